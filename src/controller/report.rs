@@ -1,0 +1,59 @@
+//! The controller's log lines.
+
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use tracing::{debug, error, info, warn};
+
+use super::supervisor::{BOOT_TIMEOUT, Report};
+use crate::config::Endpoint;
+
+/// Writes a report to the log. `age` tells how long ago a worker was forked.
+pub(super) fn log(report: Report, endpoints: &[Endpoint], age: impl Fn(&Pid) -> Option<Duration>) {
+    let millis = |duration: Duration| duration.as_millis() as u64;
+    match report {
+        Report::Serving(workers) => {
+            let addresses: Vec<_> = endpoints.iter().map(Endpoint::to_string).collect();
+            let version = env!("CARGO_PKG_VERSION");
+            info!(workers, version, "serving on {}", addresses.join(", "));
+        }
+        Report::NoneReady => error!("no worker has got ready within {} s", BOOT_TIMEOUT.as_secs()),
+        Report::Ready(slot, pid) => {
+            let boot_ms = age(&pid).map_or(0, millis);
+            info!(slot, worker_pid = pid.as_raw(), boot_ms, "worker ready");
+        }
+        Report::Exited(slot, pid, ending) if ending.code() == Some(0) => {
+            info!(slot, worker_pid = pid.as_raw(), status = %ending, "worker exited");
+        }
+        Report::Exited(slot, pid, ending) => {
+            warn!(slot, worker_pid = pid.as_raw(), status = %ending, "worker exited");
+        }
+        Report::Waiting(slot, delay) => {
+            warn!(slot, delay_ms = millis(delay), "respawning worker");
+        }
+        Report::Hung(slot, pid) => warn!(slot, worker_pid = pid.as_raw(), "worker hung"),
+        Report::NotReady(slot, pid) => {
+            warn!(slot, worker_pid = pid.as_raw(), "worker does not get ready");
+        }
+        Report::Abandoned(slot) => error!(slot, "slot given up: its worker cannot start"),
+        Report::Delaying(delay) => info!(delay_ms = millis(delay), "stopping, still accepting"),
+        Report::Draining => info!("draining"),
+        Report::Killing(workers) => warn!(workers, "killing the remaining workers"),
+        Report::Stranger(pid, ending) => {
+            debug!(stranger_pid = pid.as_raw(), status = %ending, "reaped a stranger");
+        }
+    }
+}
+
+/// The kernel caps every queue silently; say so.
+pub(super) fn warn_of_short_queues(backlog: u32) {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
+    let limit = limit.and_then(|text| text.trim().parse::<u32>().ok());
+    if let Some(limit) = limit.filter(|&limit| limit < backlog) {
+        warn!(
+            backlog,
+            somaxconn = limit,
+            "the kernel allows shorter queues than --connection-backlog asks for"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Forking a worker, and what it must forget.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+use mio::Interest;
+use mio::Token;
+use mio::unix::SourceFd;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tracing::error;
+
+use super::Controller;
+use super::supervisor::Event;
+use super::worker_handle::WorkerHandle;
+use crate::assignment::Assignment;
+use crate::exit::Exit;
+use crate::logging;
+use crate::process::channel::Channel;
+use crate::process::{daemon, descriptors, fork, signals};
+
+impl Controller<'_> {
+    /// Forks a worker for this slot and says how that went.
+    pub(super) fn spawn(&mut self, slot: u32) {
+        match self.try_spawn(slot) {
+            Ok(pid) => self.tell(Event::Spawned(slot, pid)),
+            Err(error) => {
+                error!(slot, "cannot start a worker: {error}");
+                self.tell(Event::NotSpawned(slot));
+            }
+        }
+    }
+
+    fn try_spawn(&mut self, slot: u32) -> io::Result<Pid> {
+        let (channel, theirs) = Channel::pair()?;
+        let seat = self.statistics.take_seat().ok_or_else(|| {
+            io::Error::other("too many retired workers still drain (--drain-timeout)")
+        })?;
+        let controller = fork::own_pid();
+        let forked = fork::spawn(|| self.become_worker(slot, theirs, seat, controller).code());
+        let pid = match forked {
+            Ok(pid) => pid,
+            Err(error) => {
+                self.statistics.free_seat(seat);
+                return Err(error);
+            }
+        };
+        let descriptor = channel.as_raw_fd();
+        let heartbeat = 0;
+        let handle = WorkerHandle { slot, channel, seat, heartbeat, since: Instant::now() };
+        self.handles.insert(pid, handle);
+        // Should this fail, its messages are still read when it ends, and its heartbeat counts.
+        let token = Token(pid.as_raw() as usize);
+        self.registry.register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
+        Ok(pid)
+    }
+
+    /// In the new process: all that it must forget of the controller, in this order, and then its
+    /// own life. It never comes back: whoever called ends the process with the exit code.
+    fn become_worker(&mut self, slot: u32, channel: Channel, seat: usize, controller: Pid) -> Exit {
+        // 1. The signal pipe: the controller reads it too and would take our signals for its own.
+        //    (All signals are blocked until the worker has a pipe of its own.)
+        drop(self.signals.take());
+        let _ = signals::reset(&[Signal::SIGCHLD]);
+        // 2. The log's descriptor, to be opened anew below; a terminal does not keep a daemon's worker.
+        logging::close();
+        if self.launch.is_some() {
+            let _ = daemon::release_terminal();
+        }
+        // 3. Every descriptor but the channel and the slot's listeners: the epoll instance (closed,
+        //    nothing deregistered: the set is shared), the other slots' listeners, their channels
+        //    (or their ends of file would never come), the claims, the pid file.
+        let listeners = std::mem::take(&mut self.listeners[slot as usize - 1]);
+        let mut keep = vec![channel.as_raw_fd()];
+        keep.extend(listeners.iter().map(AsRawFd::as_raw_fd));
+        descriptors::close_all_but(&keep);
+        // 4. The name.
+        logging::speak_as_worker(slot);
+        logging::reopen();
+        self.title.set(&format!("tcp-echo[wrk{slot}]"));
+        // 5. The worker's life.
+        (self.worker_main)(Assignment {
+            slot,
+            controller,
+            endpoints: &self.endpoints,
+            listeners,
+            channel,
+            seat: self.statistics.seat(seat),
+            config: self.config,
+        })
+    }
+}

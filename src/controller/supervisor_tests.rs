@@ -1,0 +1,327 @@
+//! The brain without a body: events in, actions out, and time made up.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A supervisor, its clock, and pids given out like a kernel does.
+struct World {
+    supervisor: Supervisor,
+    now: Instant,
+    next_pid: i32,
+    /// Everything decided so far that was not asked for yet.
+    actions: Vec<Action>,
+}
+
+impl World {
+    fn new(slots: u32) -> Self {
+        let plan = Plan {
+            slots,
+            worker_timeout: Some(30 * SECOND),
+            graceful_timeout: 8 * SECOND,
+            shutdown_delay: Duration::ZERO,
+            drain_timeout: 60 * SECOND,
+        };
+        Self::with(plan)
+    }
+
+    fn with(plan: Plan) -> Self {
+        let now = Instant::now();
+        let supervisor = Supervisor::new(plan, 1, now);
+        let mut world = Self { supervisor, now, next_pid: 100, actions: Vec::new() };
+        world.on(Event::Tick);
+        world
+    }
+
+    /// A fleet with all workers ready; their pids are 100, 101, …
+    fn serving(slots: u32) -> Self {
+        let mut world = Self::new(slots);
+        for slot in 0..slots {
+            world.on(Event::Ready(pid(100 + slot as i32)));
+        }
+        assert!(world.take().contains(&Action::Report(Report::Serving(slots))));
+        world
+    }
+
+    /// An event, with every fork it leads to succeeding.
+    fn on(&mut self, event: Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let mut decided = Vec::new();
+            self.supervisor.on(event, self.now, &mut decided);
+            for action in &decided {
+                if let Action::Spawn(slot) = action {
+                    events.push(Event::Spawned(*slot, pid(self.next_pid)));
+                    self.next_pid += 1;
+                }
+            }
+            self.actions.extend(decided);
+        }
+    }
+
+    /// Lets time pass a second at a time, with all workers beating but `silent`.
+    fn pass(&mut self, seconds: u32, silent: &[Pid]) {
+        for _ in 0..seconds {
+            self.now += SECOND;
+            for pid in self.supervisor.pids() {
+                if !silent.contains(&pid) {
+                    self.on(Event::Beat(pid));
+                }
+            }
+            self.on(Event::Tick);
+        }
+    }
+
+    fn take(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    fn kill(&mut self, number: i32) {
+        self.on(Event::Exited(pid(number), Ending::Signal(Signal::SIGKILL)));
+    }
+
+    fn spawned(&mut self) -> usize {
+        self.take().iter().filter(|action| matches!(action, Action::Spawn(_))).count()
+    }
+}
+
+fn pid(number: i32) -> Pid {
+    Pid::from_raw(number)
+}
+
+#[test]
+fn every_slot_gets_a_worker_and_serving_is_said_once() {
+    let mut world = World::new(3);
+    assert_eq!(world.spawned(), 3);
+    world.on(Event::Ready(pid(100)));
+    world.on(Event::Ready(pid(102)));
+    assert!(!world.take().contains(&Action::Report(Report::Serving(2))));
+    world.on(Event::Ready(pid(101)));
+    assert!(world.take().contains(&Action::Report(Report::Serving(3))));
+    world.pass(60, &[]);
+    assert_eq!(world.take(), []);
+}
+
+#[test]
+fn a_killed_worker_is_replaced_at_once_in_its_slot() {
+    let mut world = World::serving(3);
+    world.pass(5, &[]);
+    world.kill(101);
+    let actions = world.take();
+    assert!(actions.contains(&Action::Spawn(2)));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Report(Report::Waiting(..)))));
+}
+
+#[test]
+fn merged_signals_lose_nobody() {
+    let mut world = World::serving(3);
+    world.pass(5, &[]);
+    (100..103).for_each(|number| world.kill(number));
+    assert_eq!(world.spawned(), 3);
+}
+
+#[test]
+fn a_crash_loop_backs_off() {
+    let mut world = World::serving(1);
+    let mut worker = 100;
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        world.kill(worker);
+        if let Some(Action::Report(Report::Waiting(1, wait))) =
+            world.take().iter().find(|action| matches!(action, Action::Report(Report::Waiting(..))))
+        {
+            waits.push(*wait);
+            world.on(Event::Tick);
+            assert_eq!(world.spawned(), 0, "not before its time");
+            world.now += *wait;
+            world.on(Event::Tick);
+            assert_eq!(world.spawned(), 1);
+        }
+        worker = world.next_pid - 1;
+        world.on(Event::Ready(pid(worker)));
+    }
+    assert_eq!(waits.len(), 11, "the first one is immediate");
+    assert!(waits.windows(2).all(|pair| pair[0] < pair[1] || pair[1] > 20 * SECOND), "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= 30 * SECOND));
+}
+
+#[test]
+fn a_failed_fork_is_tried_again_later_and_never_in_a_circle() {
+    let mut world = World::serving(1);
+    world.pass(5, &[]);
+    let until = world.now + 10 * SECOND;
+    let (mut forks, mut actions) = (0, Vec::new());
+    let supervisor = &mut world.supervisor;
+    let killed = Event::Exited(pid(100), Ending::Signal(Signal::SIGKILL));
+    supervisor.on(killed, world.now, &mut actions);
+    while world.now < until {
+        if std::mem::take(&mut actions).contains(&Action::Spawn(1)) {
+            forks += 1;
+            supervisor.on(Event::NotSpawned(1), world.now, &mut actions);
+        } else {
+            world.now = supervisor.deadline().expect("another try");
+            supervisor.on(Event::Tick, world.now, &mut actions);
+        }
+    }
+    assert!((5..12).contains(&forks), "{forks} forks in 10 s");
+}
+
+#[test]
+fn a_hung_worker_is_replaced_first_and_killed_then() {
+    let mut world = World::serving(2);
+    world.pass(29, &[pid(100)]);
+    assert_eq!(world.take(), []);
+    world.pass(1, &[pid(100)]);
+    let actions = world.take();
+    assert!(actions.contains(&Action::Report(Report::Hung(1, pid(100)))));
+    assert!(actions.contains(&Action::Signal(pid(100), Signal::SIGABRT)));
+    assert!(actions.contains(&Action::Spawn(1)), "the queue does not wait for its end");
+    world.pass(5, &[pid(100)]);
+    assert!(world.take().contains(&Action::Signal(pid(100), Signal::SIGKILL)));
+    world.kill(100);
+    assert_eq!(world.spawned(), 0, "it had left its slot");
+}
+
+#[test]
+fn our_own_silence_is_not_held_against_the_workers() {
+    let mut world = World::serving(2);
+    world.now += 3600 * SECOND;
+    world.on(Event::Tick);
+    assert_eq!(world.take(), []);
+}
+
+#[test]
+fn a_worker_that_does_not_get_ready_is_replaced() {
+    let mut world = World::serving(2);
+    world.pass(5, &[]);
+    world.kill(100);
+    world.take();
+    world.pass(11, &[]);
+    let actions = world.take();
+    assert!(actions.contains(&Action::Report(Report::NotReady(1, pid(102)))));
+    assert!(actions.contains(&Action::Spawn(1)));
+}
+
+#[test]
+fn a_first_generation_that_cannot_start_ends_the_controller() {
+    let mut world = World::new(2);
+    world.take();
+    world.on(Event::Exited(pid(100), Ending::Code(i32::from(Exit::DoNotRespawn.code()))));
+    let actions = world.take();
+    assert!(actions.contains(&Action::Signal(pid(101), Signal::SIGTERM)));
+    assert!(!actions.contains(&Action::Spawn(1)));
+    world.on(Event::Exited(pid(101), Ending::Code(0)));
+    assert!(world.take().contains(&Action::Exit(Exit::Failure)));
+}
+
+#[test]
+fn a_first_generation_that_only_crashes_ends_the_controller_in_time() {
+    let mut world = World::new(1);
+    let start = world.now;
+    while !world.actions.contains(&Action::Exit(Exit::Failure)) {
+        if let Some(&worker) = world.supervisor.pids().first() {
+            world.kill(worker.as_raw());
+        } else {
+            world.now = world.supervisor.deadline().expect("something to wait for");
+            world.on(Event::Tick);
+        }
+        assert!(world.now - start <= BOOT_TIMEOUT);
+    }
+    assert!(world.next_pid < 120, "{} forks", world.next_pid - 100);
+}
+
+#[test]
+fn do_not_respawn_is_honoured_and_the_last_slot_ends_it() {
+    let mut world = World::serving(2);
+    let fatal = Ending::Code(i32::from(Exit::DoNotRespawn.code()));
+    world.on(Event::Exited(pid(100), fatal));
+    assert!(world.take().contains(&Action::Report(Report::Abandoned(1))));
+    world.pass(120, &[]);
+    assert_eq!(world.spawned(), 0);
+    world.on(Event::Exited(pid(101), fatal));
+    assert!(world.take().contains(&Action::Exit(Exit::Failure)));
+}
+
+#[test]
+fn a_retiring_worker_gets_its_successor_at_once_and_has_its_own_deadline() {
+    let mut world = World::serving(1);
+    world.on(Event::Retiring(pid(100)));
+    assert!(world.take().contains(&Action::Spawn(1)));
+    world.pass(60, &[]);
+    assert!(!world.take().contains(&Action::Signal(pid(100), Signal::SIGKILL)));
+    world.pass(1, &[]);
+    assert!(world.take().contains(&Action::Signal(pid(100), Signal::SIGKILL)));
+    world.on(Event::Exited(pid(100), Ending::Code(0)));
+    assert_eq!(world.spawned(), 0);
+}
+
+#[test]
+fn stopping_terminates_all_respawns_none_and_ends_with_the_last() {
+    let mut world = World::serving(2);
+    world.on(Event::Retiring(pid(100)));
+    world.take();
+    world.on(Event::Stop);
+    let actions = world.take();
+    for number in [100, 101, 102] {
+        assert!(actions.contains(&Action::Signal(pid(number), Signal::SIGTERM)));
+    }
+    let close = actions.iter().position(|action| *action == Action::CloseListeners);
+    let first = actions.iter().position(|action| matches!(action, Action::Signal(..)));
+    assert!(close < first, "the workers' close is to be the last one");
+    world.on(Event::Exited(pid(100), Ending::Code(0)));
+    world.kill(101);
+    assert_eq!(world.spawned(), 0);
+    world.on(Event::Exited(pid(102), Ending::Code(0)));
+    assert!(world.take().contains(&Action::Exit(Exit::Ok)));
+}
+
+#[test]
+fn whoever_overruns_the_deadline_is_killed() {
+    let mut world = World::serving(1);
+    world.on(Event::Stop);
+    world.pass(8, &[]);
+    assert!(!world.take().contains(&Action::Signal(pid(100), Signal::SIGKILL)));
+    world.pass(1, &[]);
+    assert!(world.take().contains(&Action::Signal(pid(100), Signal::SIGKILL)));
+}
+
+#[test]
+fn a_second_stop_kills_at_once() {
+    let mut world = World::serving(1);
+    world.on(Event::Stop);
+    world.on(Event::Stop);
+    assert!(world.take().contains(&Action::Signal(pid(100), Signal::SIGKILL)));
+    world.kill(100);
+    assert!(world.take().contains(&Action::Exit(Exit::Ok)));
+}
+
+#[test]
+fn the_shutdown_delay_keeps_everything_as_it_was() {
+    let mut plan = World::new(1).supervisor.plan;
+    plan.shutdown_delay = 5 * SECOND;
+    let mut world = World::with(plan);
+    world.on(Event::Ready(pid(100)));
+    world.on(Event::Stop);
+    world.pass(1, &[]);
+    world.kill(100);
+    let actions = world.take();
+    assert!(actions.contains(&Action::Spawn(1)), "still serving");
+    assert!(!actions.contains(&Action::CloseListeners));
+    world.pass(5, &[]);
+    assert!(world.take().contains(&Action::Report(Report::Draining)));
+}
+
+#[test]
+fn stopping_before_anybody_is_ready_is_no_failure() {
+    let mut world = World::new(1);
+    world.on(Event::Stop);
+    world.kill(100);
+    assert!(world.take().contains(&Action::Exit(Exit::Ok)));
+}
+
+#[test]
+fn a_stranger_is_only_mentioned() {
+    let mut world = World::serving(1);
+    world.on(Event::Exited(pid(7), Ending::Code(0)));
+    assert_eq!(world.take(), [Action::Report(Report::Stranger(pid(7), Ending::Code(0)))]);
+}

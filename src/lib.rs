@@ -1,0 +1,30 @@
+//! tcp-echo, a prefork TCP echo daemon. This is the map; ARCHITECTURE.md has the picture.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`cli`] | what was typed |
+//! | [`config`] | what it means |
+//! | [`controller`] | forks, supervises, replaces |
+//! | [`worker`] | accepts and serves |
+//! | [`assignment`] | what the one gives the other |
+//! | [`service`] | what to do with bytes: the echo |
+//! | [`event_loop`] | waiting, for every role |
+//! | [`stats`] | the numbers that all processes share |
+//! | [`logging`], [`exit`] | how it speaks and how it ends |
+//! | [`process`] | everything Unix, and every `unsafe` |
+//!
+//! Arrows point one way: `main` → `controller`, `worker` → `event_loop`, `service`, `stats` →
+//! `process`, `config`. The controller never imports the worker, nor the other way round.
+#![deny(unsafe_code)]
+
+pub mod assignment;
+pub mod cli;
+pub mod config;
+pub mod controller;
+pub mod event_loop;
+pub mod exit;
+pub mod logging;
+pub mod process;
+pub mod service;
+pub mod stats;
+pub mod worker;

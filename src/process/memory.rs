@@ -1,0 +1,77 @@
+//! Memory that several processes share.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::unistd::ftruncate;
+
+/// An array of 64-bit words shared by this process and all that it forks later, zero at first.
+///
+/// No file system is needed: it works on a read-only root and has no `/dev/shm` limit.
+#[derive(Debug)]
+pub struct SharedWords {
+    start: NonNull<AtomicU64>,
+    words: usize,
+    file: OwnedFd,
+}
+
+impl SharedWords {
+    /// Makes room for `words` words, at least one.
+    ///
+    /// # Errors
+    /// Those of memfd_create(2) and mmap(2): no memory, no descriptors.
+    pub fn new(words: usize) -> io::Result<Self> {
+        let file = memfd_create("tcp-echo", MFdFlags::MFD_CLOEXEC)?;
+        let bytes = NonZeroUsize::new(words * size_of::<AtomicU64>())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        ftruncate(&file, bytes.get() as libc::off_t)?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a fresh mapping of a file that nobody can truncate but us, at an address of the
+        // kernel's choice; it is unmapped only in `drop`.
+        let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, &file, 0) }?;
+        Ok(Self { start: start.cast(), words, file })
+    }
+
+    /// The words.
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is `words` words long, aligned to a page, zeroed by the kernel, lives
+        // as long as `self`, and atomics may be changed by other processes at any time.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+
+    /// The descriptor behind it.
+    pub fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new` with this length; the borrow rules end all uses before this.
+        let _ = unsafe { munmap(self.start.cast(), self.words * size_of::<AtomicU64>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn words_start_at_zero_and_keep_what_is_stored() {
+        let shared = SharedWords::new(1000).expect("memory");
+        assert!(shared.words().iter().all(|word| word.load(Ordering::Relaxed) == 0));
+        shared.words()[999].store(7, Ordering::Relaxed);
+        assert_eq!(shared.words()[999].load(Ordering::Relaxed), 7);
+    }
+
+    #[test]
+    fn nothing_cannot_be_shared() {
+        assert!(SharedWords::new(0).is_err());
+    }
+}

@@ -1,0 +1,18 @@
+//! Everything Unix, and every `unsafe` of the project.
+//!
+//! Each file is one concept of the operating system behind a safe, narrow interface. Nothing in
+//! here knows what a worker or a connection is.
+#![allow(unsafe_code)]
+
+pub mod channel;
+pub mod cpu;
+pub mod daemon;
+pub mod descriptors;
+pub mod fork;
+pub mod memory;
+pub mod pid_file;
+pub mod signals;
+pub mod sockets;
+pub mod stderr;
+pub mod title;
+pub mod wait;

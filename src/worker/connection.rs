@@ -1,0 +1,303 @@
+//! One client's socket: what we got, what we want, and what is left to send.
+//!
+//! The socket is registered once, edge-triggered. `readable` and `writable` say what the kernel has
+//! told us and has not yet contradicted; all work is done while what we got and what we want overlap.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+
+use super::patience::Patience;
+use super::remainder::Remainder;
+use crate::event_loop::timers::Tick;
+use crate::process::sockets::reset_on_close;
+use crate::service::Service;
+
+/// Receives a turn: a full buffer and the end of file behind it; more waits for the others.
+const RECEIVES_PER_TURN: usize = 2;
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The client was done and has got everything.
+    ClientDone,
+    /// The client reset it, or its network did.
+    ClientReset,
+    /// The client sent nothing for too long.
+    Idle,
+    /// The client read nothing for too long.
+    WriteTimeout,
+    /// The worker drains.
+    Drain,
+    /// The worker drains and the time is up.
+    DrainDeadline,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientDone => "client done",
+            Self::ClientReset => "client reset",
+            Self::Idle => "idle",
+            Self::WriteTimeout => "write timeout",
+            Self::Drain => "drain",
+            Self::DrainDeadline => "drain deadline",
+        })
+    }
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Bytes are answered.
+    Serving,
+    /// The client's FIN has come: what is left is sent, then it is over.
+    Finishing,
+    /// We end it: what is left is sent, then our FIN.
+    Leaving(Reason),
+    /// Our FIN is sent: input is thrown away until the client's FIN. Closing with unread input would
+    /// make the kernel send RST, and the client could lose what it has not read yet.
+    Lingering(Reason),
+}
+
+/// What a connection waits for after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// An event, or its deadline.
+    Wait,
+    /// Another turn: there is more to do.
+    Again,
+    /// Nothing: it is over and can be closed.
+    Close(Reason),
+}
+
+/// What a turn works with.
+#[derive(Debug)]
+pub(super) struct Turn<'a, S> {
+    /// Says what to answer.
+    pub service: &'a mut S,
+    /// The worker's one receive buffer.
+    pub buffer: &'a mut [u8],
+    /// The time.
+    pub now: Tick,
+}
+
+/// A connection of the table. 32 bytes beside the session in a release build.
+#[derive(Debug)]
+pub(super) struct Connection<T> {
+    stream: TcpStream,
+    remainder: Option<Box<Remainder>>,
+    session: T,
+    /// Tells this connection from earlier ones with the same key.
+    pub generation: u32,
+    /// When its timer fires; [`Tick::NEVER`] when none is armed.
+    pub armed: Tick,
+    /// Whether it stands in the queue for a turn.
+    pub queued: bool,
+    last_moved: Tick,
+    state: State,
+    readable: bool,
+    writable: bool,
+    /// Whether a short receive does not mean that the socket is empty: behind it may be the end of
+    /// file, or the rest after an urgent byte, and no new event will say so.
+    read_on: bool,
+}
+
+impl<T: Default> Connection<T> {
+    /// A connection that has just been accepted.
+    pub(super) fn new(stream: TcpStream, generation: u32, now: Tick) -> Self {
+        Self {
+            stream,
+            remainder: None,
+            session: T::default(),
+            generation,
+            armed: Tick::NEVER,
+            queued: false,
+            last_moved: now,
+            state: State::Serving,
+            readable: false,
+            writable: false,
+            read_on: false,
+        }
+    }
+
+    /// The socket, to be registered.
+    pub(super) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Notes what the kernel says.
+    pub(super) fn mark(&mut self, event: &Event) {
+        // An error is fetched, like everything else, by reading.
+        let failed = event.is_error();
+        self.readable |= event.is_readable() || event.is_priority() || failed;
+        self.writable |= event.is_writable() || failed;
+        self.read_on |= event.is_read_closed() || event.is_priority() || failed;
+    }
+
+    /// Does what can be done now, within a turn's budget.
+    pub(super) fn drive<S: Service<Session = T>>(&mut self, turn: &mut Turn<'_, S>) -> Next {
+        for _ in 0..RECEIVES_PER_TURN {
+            match self.step(turn) {
+                Ok(()) if self.can_step() => {}
+                Ok(()) => return Next::Wait,
+                Err(reason) => return Next::Close(reason),
+            }
+        }
+        Next::Again
+    }
+
+    /// Whether what we got and what we want overlap.
+    fn can_step(&self) -> bool {
+        if self.remainder.is_some() { self.writable } else { self.readable || self.is_ending() }
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(self.state, State::Finishing | State::Leaving(_))
+    }
+
+    /// Sends what is left; only if nothing is, goes on. So a client that does not read costs one
+    /// buffer, and then the kernel's window stops it.
+    fn step<S: Service<Session = T>>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), Reason> {
+        self.flush(turn.now)?;
+        if self.remainder.is_some() {
+            return Ok(());
+        }
+        match self.state {
+            State::Serving => self.serve(turn),
+            State::Finishing => Err(Reason::ClientDone),
+            State::Leaving(reason) => {
+                self.stream.shutdown(Shutdown::Write).map_err(|_| reason)?;
+                self.state = State::Lingering(reason);
+                self.last_moved = turn.now;
+                Ok(())
+            }
+            State::Lingering(reason) => match self.receive(turn.buffer) {
+                Ok(Some(0)) | Err(_) => Err(reason),
+                Ok(_) => Ok(()),
+            },
+        }
+    }
+
+    fn serve<S: Service<Session = T>>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), Reason> {
+        match self.receive(turn.buffer)? {
+            None => {}
+            Some(0) => self.state = State::Finishing,
+            Some(count) => {
+                self.last_moved = turn.now;
+                let answer = turn.service.answer(&mut self.session, &turn.buffer[..count]);
+                let sent = send(&mut self.stream, answer, &mut self.writable)?;
+                self.remainder = Remainder::keep(&answer[sent..]);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, now: Tick) -> Result<(), Reason> {
+        let Some(remainder) = &mut self.remainder else { return Ok(()) };
+        let sent = send(&mut self.stream, remainder.unsent(), &mut self.writable)?;
+        if sent > 0 {
+            self.last_moved = now;
+        }
+        if !remainder.advance(sent) {
+            self.remainder = None;
+        }
+        Ok(())
+    }
+
+    /// One receive: the count, 0 at the end of file, `None` when nothing is there.
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Reason> {
+        if !self.readable {
+            return Ok(None);
+        }
+        match self.stream.read(buffer) {
+            Ok(count) => {
+                // A short receive has emptied the socket (epoll(7), question 9).
+                self.readable = count == buffer.len() || count == 0 || self.read_on;
+                Ok(Some(count))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            // ECONNRESET, EPIPE, ETIMEDOUT, EHOSTUNREACH, …: the ends that a network has.
+            Err(_) => Err(Reason::ClientReset),
+        }
+    }
+
+    /// Starts to end the connection from our side, with a last `message` if there is one.
+    pub(super) fn leave(&mut self, reason: Reason, message: &[u8]) {
+        self.state = State::Leaving(reason);
+        if self.remainder.is_none() {
+            self.remainder = Remainder::keep(message);
+            self.writable = true;
+        }
+    }
+
+    /// Makes the coming close a reset: what is unsent is thrown away. A connection that has only to
+    /// wait for the client's FIN is closed as usual: it owes nothing.
+    pub(super) fn reset(&mut self) -> bool {
+        let owes = !matches!(self.state, State::Lingering(_));
+        if owes {
+            reset_on_close(&self.stream);
+        }
+        owes
+    }
+
+    /// When the client's time is up, if nothing moves.
+    pub(super) fn deadline(&self, patience: &Patience) -> Tick {
+        let wait = match (&self.remainder, self.state) {
+            (Some(_), _) => patience.write,
+            (None, State::Lingering(_)) => patience.linger,
+            (None, _) => patience.idle,
+        };
+        self.last_moved.after(wait)
+    }
+
+    /// Which patience has come to an end.
+    pub(super) fn overdue(&self) -> Overdue {
+        match (&self.remainder, self.state) {
+            (Some(_), _) => Overdue::Write,
+            (None, State::Lingering(reason)) => Overdue::Linger(reason),
+            (None, _) => Overdue::Idle,
+        }
+    }
+}
+
+/// What a client has failed to do in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// Send.
+    Idle,
+    /// Read.
+    Write,
+    /// Close, after we had, for this reason.
+    Linger(Reason),
+}
+
+/// One send: how much the kernel took. Clears `writable` when it would take no more.
+fn send(stream: &mut TcpStream, bytes: &[u8], writable: &mut bool) -> Result<usize, Reason> {
+    if bytes.is_empty() {
+        return Ok(0);
+    }
+    loop {
+        match stream.write(bytes) {
+            Ok(count) => {
+                *writable = count == bytes.len();
+                return Ok(count);
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    *writable = false;
+                    return Ok(0);
+                }
+                io::ErrorKind::Interrupted => {}
+                _ => return Err(Reason::ClientReset),
+            },
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The worker: serves connections, in a process of its own.
+//!
+//! [`run`] is its whole life. The other side is [`crate::controller`]; the wire between them is
+//! [`crate::process::channel`]. A worker never forks and knows nothing of its siblings.
+
+mod acceptor;
+mod connection;
+mod connections;
+mod patience;
+mod remainder;
+mod server;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use mio::Poll;
+use nix::sys::signal::Signal;
+use tracing::{error, info, warn};
+
+use self::server::{Server, Stop};
+use crate::assignment::Assignment;
+use crate::config::Fault;
+use crate::event_loop;
+use crate::exit::Exit;
+use crate::process::channel::Message;
+use crate::process::signals::{self, SignalStream};
+use crate::process::sockets::{self, ListenError};
+use crate::process::{cpu, fork};
+use crate::service::Echo;
+
+/// Signals a worker acts on.
+const HANDLED: [Signal; 2] = [Signal::SIGTERM, Signal::SIGUSR1];
+
+/// Signals that are the controller's business, though they may reach the whole group.
+const IGNORED: [Signal; 8] = [
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGUSR2,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGWINCH,
+    Signal::SIGPIPE,
+];
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("cannot set up the event loop: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Serves until told to stop.
+pub fn run(mut assignment: Assignment<'_>) -> Exit {
+    match fork::terminate_with(assignment.controller) {
+        Ok(true) => {}
+        // The controller died before we could ask to be told.
+        Ok(false) | Err(_) => return Exit::Failure,
+    }
+    let listeners = std::mem::take(&mut assignment.listeners);
+    boot_fault(&assignment);
+    let (mut poll, mut server) = match start(&assignment, listeners) {
+        Ok(started) => started,
+        Err(error) => {
+            let _ = assignment.channel.send(&Message::Failed(error.to_string()), &[]);
+            return match error {
+                // The address will not become ours by trying again.
+                StartError::Listen(_) => Exit::DoNotRespawn,
+                StartError::System(_) => Exit::Failure,
+            };
+        }
+    };
+    match event_loop::run(&mut poll, &mut server) {
+        Ok(Stop::Drained) => info!("drained"),
+        Ok(Stop::DeadlineReached { reset }) => warn!(reset, "drain deadline reached"),
+        Err(error) => {
+            error!("the event loop failed: {error}");
+            return Exit::Failure;
+        }
+    }
+    Exit::Ok
+}
+
+/// The boot order: listeners, event loop, signals, and only then READY and the first signal.
+fn start<'a>(
+    assignment: &'a Assignment<'a>,
+    inherited: Vec<OwnedFd>,
+) -> Result<(Poll, Server<'a, Echo>), StartError> {
+    let first_in_slot = inherited.is_empty();
+    let listeners = if first_in_slot { listen(assignment)? } else { inherited };
+    if assignment.config.fleet.pin_cpus {
+        cpu::pin(assignment.slot)?;
+    }
+    let poll = Poll::new()?;
+    let signals = SignalStream::new(&HANDLED)?;
+    signals::ignore(&IGNORED)?;
+    let server = Server::new(&poll, assignment, listeners, signals, Echo)?;
+    let for_slot = if first_in_slot { server.listeners() } else { Vec::new() };
+    assignment.channel.send(&Message::Ready, &for_slot)?;
+    signals::unblock_all()?;
+    ready_fault(assignment);
+    Ok((poll, server))
+}
+
+fn listen(assignment: &Assignment<'_>) -> Result<Vec<OwnedFd>, ListenError> {
+    let options = &assignment.config.listen;
+    assignment.endpoints.iter().map(|endpoint| sockets::listen(endpoint, options)).collect()
+}
+
+/// The test hooks behind the hidden `--fault`; slot 0 stands for all.
+fn boot_fault(assignment: &Assignment<'_>) {
+    let ours = [0, assignment.slot];
+    for fault in &assignment.config.faults {
+        match fault {
+            Fault::CrashAtBoot(slot) if ours.contains(slot) => std::process::abort(),
+            Fault::HangAtBoot(slot) if ours.contains(slot) => loop {
+                std::thread::park();
+            },
+            _ => {}
+        }
+    }
+}
+
+fn ready_fault(assignment: &Assignment<'_>) {
+    let crashes = |fault: &Fault| matches!(fault, Fault::CrashWhenReady(slot) if [0, assignment.slot].contains(slot));
+    if assignment.config.faults.iter().any(crashes) {
+        std::process::abort();
+    }
+}

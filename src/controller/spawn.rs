@@ -50,9 +50,12 @@ impl Controller<'_> {
         let heartbeat = 0;
         let handle = WorkerHandle { slot, channel, seat, heartbeat, since: Instant::now() };
         self.handles.insert(pid, handle);
-        // Should this fail, its messages are still read when it ends, and its heartbeat counts.
         let token = Token(pid.as_raw() as usize);
-        self.registry.register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
+        let mut source = SourceFd(&descriptor);
+        if let Err(error) = self.registry.register(&mut source, token, Interest::READABLE) {
+            // It exists all the same: unheard, it is taken for one that does not get ready.
+            error!(slot, worker_pid = pid.as_raw(), "cannot watch the worker's channel: {error}");
+        }
         Ok(pid)
     }
 

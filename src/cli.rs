@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser};
 use serde::{Deserialize, Serialize};
 
-use crate::config::choice::{Fault, LogFormat, LogLevel};
+use crate::config::choice::{Balance, Fault, LogFormat, LogLevel};
 use crate::config::listen::{self, ListenSpec};
 use crate::config::value::{FilePath, KeepaliveDelay, Number, Size, Span, switch};
 
@@ -138,6 +138,10 @@ pub struct Settings {
     #[arg(long, value_name = "BOOL", value_parser = switch, help_heading = WORKERS)]
     pub cpu_affinity: Option<bool>,
 
+    /// hash or least-connections
+    #[arg(long, value_name = "HOW", help_heading = WORKERS)]
+    pub balance: Option<Balance>,
+
     /// Connections may take so long to finish
     #[arg(long, value_name = "DUR", help_heading = SHUTDOWN)]
     pub graceful_timeout: Option<Span>,
@@ -146,9 +150,13 @@ pub struct Settings {
     #[arg(long, value_name = "DUR", help_heading = SHUTDOWN)]
     pub shutdown_delay: Option<Span>,
 
-    /// The same for a worker that is recycled
+    /// The same for a worker that was replaced
     #[arg(long, value_name = "DUR", help_heading = SHUTDOWN)]
     pub drain_timeout: Option<Span>,
+
+    /// Spread its goodbyes to idle clients over this
+    #[arg(long, value_name = "DUR", help_heading = SHUTDOWN)]
+    pub drain_spread: Option<Span>,
 
     /// DEBUG, INFO, WARN, ERROR or FATAL
     #[arg(long, value_name = "LEVEL", help_heading = LOGGING)]
@@ -195,9 +203,11 @@ impl Settings {
                 .or(lower.max_concurrent_connections),
             worker_timeout: self.worker_timeout.or(lower.worker_timeout),
             cpu_affinity: self.cpu_affinity.or(lower.cpu_affinity),
+            balance: self.balance.or(lower.balance),
             graceful_timeout: self.graceful_timeout.or(lower.graceful_timeout),
             shutdown_delay: self.shutdown_delay.or(lower.shutdown_delay),
             drain_timeout: self.drain_timeout.or(lower.drain_timeout),
+            drain_spread: self.drain_spread.or(lower.drain_spread),
             log_level: self.log_level.or(lower.log_level),
             log_format: self.log_format.or(lower.log_format),
             enable_log_timestamps: self.enable_log_timestamps.or(lower.enable_log_timestamps),

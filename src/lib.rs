@@ -17,6 +17,9 @@
 //! `process`, `config`. The controller never imports the worker, nor the other way round.
 #![deny(unsafe_code)]
 
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("tcp-echo needs a 64-bit Linux");
+
 pub mod assignment;
 pub mod cli;
 pub mod config;

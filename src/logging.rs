@@ -176,7 +176,7 @@ impl Line {
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text = format!("{value:?}");
+        let text = shorten(&format!("{value:?}"));
         if field.name() == "message" {
             self.message = text;
         } else {
@@ -185,7 +185,7 @@ impl Visit for Line {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.fields.push((field.name(), value.into()));
+        self.fields.push((field.name(), shorten(value).into()));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
@@ -230,6 +230,12 @@ fn write_on_one_line(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// The beginning of a text, short enough that a whole line fits into one write even as JSON.
+fn shorten(text: &str) -> String {
+    const LONGEST: usize = 600;
+    text.chars().take(LONGEST).collect()
 }
 
 /// Whether a value can stand in a text line without quotes.

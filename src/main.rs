@@ -5,11 +5,14 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use tcp_echo::cli::{Cli, EarlyExit};
-use tcp_echo::config::{Config, print};
+use tcp_echo::config::{Config, ConfigError, print};
+use tcp_echo::controller::handover::{self, Handover};
+use tcp_echo::controller::{self, Boot};
 use tcp_echo::exit::Exit;
-use tcp_echo::process::daemon;
+use tcp_echo::process::daemon::{self, Launch};
+use tcp_echo::process::exec::Invocation;
 use tcp_echo::process::title::TitleArea;
-use tcp_echo::{controller, logging, worker};
+use tcp_echo::{logging, worker};
 
 fn main() -> ExitCode {
     let cli = match Cli::from_process() {
@@ -20,17 +23,20 @@ fn main() -> ExitCode {
     if cli.print_config {
         return print::effective(&cli).map_or_else(|e| refuse(e, Exit::Usage), |text| say(&text));
     }
-    let config = match Config::load(&cli) {
-        Ok(config) => config,
-        Err(error) => return refuse(error, Exit::Usage),
-    };
+    let config = Config::load(&cli);
     if cli.check_config {
-        return say("configuration is valid\n");
+        let valid =
+            || format!("configuration is valid\n{}", handover::answer().unwrap_or_default());
+        return config.map_or_else(|e| refuse(e, Exit::Usage), |_| say(&valid()));
     }
-    serve(&config).into()
+    match Handover::take() {
+        Err(error) => refuse(format!("cannot take over: {error}"), Exit::Failure),
+        Ok(None) => config.map_or_else(|e| refuse(e, Exit::Usage), |config| start(config).into()),
+        Ok(Some(note)) => go_on(config, note, &cli).into(),
+    }
 }
 
-fn serve(config: &Config) -> Exit {
+fn start(config: Config) -> Exit {
     let launch = match config.process.daemon.then(daemon::daemonize).transpose() {
         Ok(launch) => launch,
         Err(error) => {
@@ -38,8 +44,35 @@ fn serve(config: &Config) -> Exit {
             return Exit::Failure;
         }
     };
+    serve(config, launch, None)
+}
+
+/// After a reload. Should the configuration have become invalid since it was checked, the former one
+/// goes on.
+fn go_on(config: Result<Config, ConfigError>, note: Handover, cli: &Cli) -> Exit {
+    let former = match Config::restore(&note.settings, cli) {
+        Ok(former) => former,
+        Err(error) => {
+            eprintln!("tcp-echo: cannot take over: {error}");
+            return Exit::Failure;
+        }
+    };
+    let config = config.unwrap_or_else(|error| {
+        eprintln!("tcp-echo: going on with the former configuration: {error}");
+        former.clone()
+    });
+    serve(config, None, Some((note, former)))
+}
+
+fn serve(config: Config, launch: Option<Launch>, note: Option<(Handover, Config)>) -> Exit {
     logging::init(&config.log);
-    controller::run(config, worker::run, TitleArea::claim(), launch).unwrap_or_else(|error| {
+    let run = || {
+        let invocation = Invocation::of_this_process()?;
+        let title = TitleArea::claim();
+        let boot = Boot { worker_main: worker::run, invocation, title, launch };
+        controller::run(config, boot, note)
+    };
+    run().unwrap_or_else(|error| {
         tracing::error!(target: logging::FATAL, "{error}");
         Exit::Failure
     })

@@ -89,6 +89,38 @@ impl Display for LogFormat {
 
 text_in_file!(LogFormat, "\"text\" or \"json\"");
 
+/// Which worker serves a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// The one that the kernel's hash of the addresses picks.
+    Hash,
+    /// The one with the fewest: a worker that has more passes the connection on.
+    LeastConnections,
+}
+
+impl FromStr for Balance {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.to_ascii_lowercase().as_str() {
+            "hash" => Ok(Self::Hash),
+            "least-connections" => Ok(Self::LeastConnections),
+            _ => Err(ValueError(format!("'{text}' is neither hash nor least-connections"))),
+        }
+    }
+}
+
+impl Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hash => "hash",
+            Self::LeastConnections => "least-connections",
+        })
+    }
+}
+
+text_in_file!(Balance, "\"hash\" or \"least-connections\"");
+
 /// A failure on purpose, for tests of the controller. The number is the slot; 0 means every slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {

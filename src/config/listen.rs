@@ -123,8 +123,11 @@ where
     Ok(Some(specs))
 }
 
+/// How many addresses there may be: their sockets travel in one message.
+pub const MOST_ADDRESSES: usize = 64;
+
 /// An address to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Endpoint {
     /// The address to bind. Port 0: any free port, the same for every such endpoint.
     pub address: SocketAddr,
@@ -133,7 +136,7 @@ pub struct Endpoint {
 }
 
 /// Which connections a socket accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub enum Scope {
     /// An IPv4 socket.
     V4,
@@ -165,6 +168,9 @@ impl Endpoint {
 /// # Errors
 /// One clause that names the two addresses.
 pub(super) fn endpoints(specs: &[ListenSpec], port: u16) -> Result<Vec<Endpoint>, String> {
+    if specs.len() > MOST_ADDRESSES {
+        return Err(format!("{} addresses are more than {MOST_ADDRESSES}", specs.len()));
+    }
     let port_of = |spec: &ListenSpec| spec.port.unwrap_or(port);
     let has_v4 =
         |port| specs.iter().any(|spec| matches!(spec.host, Host::V4(_)) && port_of(spec) == port);

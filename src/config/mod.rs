@@ -17,13 +17,13 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-pub use self::choice::{Fault, LogFormat, LogLevel};
+pub use self::choice::{Balance, Fault, LogFormat, LogLevel};
 use self::file::File;
 pub use self::listen::{Endpoint, Scope};
 use crate::cli::{Cli, Settings};
 
 /// All that the daemon is told, by who needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The listening sockets.
     pub listen: ListenConfig,
@@ -37,6 +37,8 @@ pub struct Config {
     pub process: ProcessConfig,
     /// Failures on purpose, for tests.
     pub faults: Vec<Fault>,
+    /// The settings that all of this was made from, for the next image of a reload.
+    pub settings: Settings,
 }
 
 /// The listening sockets.
@@ -50,8 +52,30 @@ pub struct ListenConfig {
     pub share_port: bool,
     /// TCP_NODELAY.
     pub nodelay: bool,
-    /// TCP keepalive after so long: whole seconds, 1..=32767. `None`: off.
-    pub keepalive: Option<Duration>,
+    /// TCP keepalive. `None`: off.
+    pub keepalive: Option<Keepalive>,
+}
+
+/// TCP keepalive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// A peer that is silent for so long is probed: whole seconds, 1..=32767.
+    pub delay: Duration,
+    /// A peer that acknowledges nothing for so long is given up. It also hits one that reads nothing,
+    /// so it is never shorter than the write timeout, and `None` where there is none.
+    pub give_up: Option<Duration>,
+}
+
+impl Keepalive {
+    /// From probe to probe.
+    pub const INTERVAL: Duration = Duration::from_secs(10);
+    /// How many probes may go unanswered.
+    pub const PROBES: u32 = 3;
+
+    fn new(delay: Duration, write_timeout: Option<Duration>) -> Self {
+        let unanswered = delay + Self::INTERVAL * Self::PROBES;
+        Self { delay, give_up: write_timeout.map(|limit| limit.max(unanswered)) }
+    }
 }
 
 /// The workers as the controller sees them.
@@ -65,10 +89,14 @@ pub struct FleetConfig {
     pub graceful_timeout: Duration,
     /// The daemon keeps accepting for so long before it shuts down.
     pub shutdown_delay: Duration,
-    /// A recycled worker may keep its connections for so long.
+    /// A retired worker may keep its connections for so long.
     pub drain_timeout: Duration,
+    /// A retired worker's idle connections are closed at random points of this time.
+    pub drain_spread: Duration,
     /// Pin each worker to a CPU.
     pub pin_cpus: bool,
+    /// Which worker serves a new connection.
+    pub balance: Balance,
 }
 
 /// The treatment of a connection, and limits on their number.
@@ -122,6 +150,9 @@ pub struct ProcessConfig {
     pub pid_file: Option<PathBuf>,
 }
 
+/// The shortest `worker-timeout`.
+const SHORTEST_WORKER_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The defaults, as the file would say them. What has none is off: `idle-message`, `pid-file`.
 const DEFAULTS: &str = r#"
 port = 8090
@@ -140,9 +171,11 @@ max-connections = 0
 max-concurrent-connections = 0
 worker-timeout = "30s"
 cpu-affinity = false
+balance = "hash"
 graceful-timeout = "8s"
 shutdown-delay = 0
 drain-timeout = "1h"
+drain-spread = "5s"
 log-level = "INFO"
 log-format = "text"
 enable-log-timestamps = false
@@ -183,6 +216,20 @@ impl Config {
     pub fn load(cli: &Cli) -> Result<Self, ConfigError> {
         Layers::read(cli)?.config()
     }
+
+    /// The configuration of the image before a reload, from the text of its settings.
+    ///
+    /// # Errors
+    /// The text is not valid for this version.
+    pub fn restore(text: &str, cli: &Cli) -> Result<Self, ConfigError> {
+        let invalid = |(line, message)| ConfigError::Invalid {
+            place: format!("former configuration:{line}"),
+            message,
+        };
+        let settings = file::parse(text).map_err(invalid)?.settings;
+        let environment = Settings::default();
+        Self::load(&Cli { settings, environment, config: None, ..cli.clone() })
+    }
 }
 
 /// The layers before they are put together.
@@ -219,6 +266,7 @@ impl<'a> Layers<'a> {
 
     fn config(&self) -> Result<Config, ConfigError> {
         let settings = self.effective();
+        self.check(&settings)?;
         Ok(Config {
             listen: self.listen(&settings)?,
             fleet: fleet(&settings),
@@ -230,33 +278,48 @@ impl<'a> Layers<'a> {
             },
             process: ProcessConfig {
                 daemon: filled(settings.daemon),
-                pid_file: settings.pid_file.map(|path| path.get()),
+                pid_file: settings.pid_file.clone().map(|path| path.get()),
             },
             faults: self.cli.faults.clone(),
+            settings,
         })
     }
 
     fn listen(&self, settings: &Settings) -> Result<ListenConfig, ConfigError> {
         let specs = filled(settings.listen.as_ref());
         let endpoints = listen::endpoints(specs, filled(settings.port).get())
-            .map_err(|message| ConfigError::Invalid { place: self.place_of_listen(), message })?;
+            .map_err(|message| ConfigError::Invalid { place: self.place_of("listen"), message })?;
         Ok(ListenConfig {
             endpoints,
             backlog: filled(settings.connection_backlog).get(),
             share_port: filled(settings.allow_shared_port),
             nodelay: filled(settings.enable_nodelay),
-            keepalive: filled(settings.keepalive_delay).unless_zero(),
+            keepalive: filled(settings.keepalive_delay)
+                .unless_zero()
+                .map(|delay| Keepalive::new(delay, filled(settings.write_timeout).unless_zero())),
         })
     }
 
-    fn place_of_listen(&self) -> String {
-        match (&self.cli.settings.listen, &self.cli.environment.listen, &self.cli.config) {
-            (None, Some(_), _) => "TCP_ECHO_LISTEN".to_owned(),
-            (None, None, Some(path)) => {
-                let line = self.file.lines.get("listen").copied().unwrap_or(1);
-                one_line(&format!("{}:{line}: listen", path.display()))
+    /// What to point at when a setting is wrong.
+    fn place_of(&self, key: &str) -> String {
+        match (self.origin(key), &self.cli.config) {
+            ("environment", _) => format!("TCP_ECHO_{}", key.to_uppercase().replace('-', "_")),
+            ("file", Some(path)) => {
+                let line = self.file.lines.get(key).copied().unwrap_or(1);
+                one_line(&format!("{}:{line}: {key}", path.display()))
             }
-            _ => "--listen".to_owned(),
+            _ => format!("--{key}"),
+        }
+    }
+
+    fn check(&self, settings: &Settings) -> Result<(), ConfigError> {
+        match filled(settings.worker_timeout).unless_zero() {
+            // A worker gives a sign of life three times in that time.
+            Some(limit) if limit < SHORTEST_WORKER_TIMEOUT => Err(ConfigError::Invalid {
+                place: self.place_of("worker-timeout"),
+                message: "less than a second is too short (0 = off)".into(),
+            }),
+            _ => Ok(()),
         }
     }
 }
@@ -268,7 +331,9 @@ fn fleet(settings: &Settings) -> FleetConfig {
         graceful_timeout: filled(settings.graceful_timeout).get(),
         shutdown_delay: filled(settings.shutdown_delay).get(),
         drain_timeout: filled(settings.drain_timeout).get(),
+        drain_spread: filled(settings.drain_spread).get(),
         pin_cpus: filled(settings.cpu_affinity),
+        balance: filled(settings.balance),
     }
 }
 

@@ -76,7 +76,9 @@ fn the_defaults_are_those_of_the_manual() {
                 graceful_timeout: seconds(8),
                 shutdown_delay: seconds(0),
                 drain_timeout: seconds(3600),
+                drain_spread: seconds(5),
                 pin_cpus: false,
+                balance: Balance::Hash,
             },
             connection: ConnectionConfig {
                 buffer_size: 256 * 1024,
@@ -91,6 +93,7 @@ fn the_defaults_are_those_of_the_manual() {
             log: LogConfig { level: LogLevel::Info, format: LogFormat::Text, timestamps: false },
             process: ProcessConfig { daemon: false, pid_file: None },
             faults: vec![],
+            settings: config.settings.clone(),
         }
     );
     assert!((1..=1024).contains(&load("").fleet.workers.get()));
@@ -101,7 +104,7 @@ fn every_option_arrives() {
     let config = load(
         "--port 1 --listen 127.0.0.1 --connection-backlog 2 --allow-shared-port --enable-nodelay=false \
          --keepalive-delay 3 --workers 4 --worker-timeout 0 --graceful-timeout 5 --shutdown-delay 6 \
-         --drain-timeout 7 --cpu-affinity --buffer-size 8K --idle-timeout 0 --write-timeout 0 \
+         --drain-timeout 7 --drain-spread 8 --cpu-affinity --balance least-connections --buffer-size 8K --idle-timeout 0 --write-timeout 0 \
          --linger-timeout 9 --enable-send-reset --idle-message bye --max-connections 10 \
          --max-concurrent-connections 11 --log-level debug --log-format json \
          --enable-log-timestamps --daemon --pid-file p --fault hang-at-boot:2",
@@ -109,7 +112,7 @@ fn every_option_arrives() {
     let ListenConfig { endpoints, backlog, share_port, nodelay, keepalive } = config.listen;
     assert_eq!(endpoints[0].to_string(), "127.0.0.1:1");
     assert_eq!((backlog, share_port, nodelay), (2, true, false));
-    assert_eq!(keepalive, Some(Duration::from_secs(3)));
+    assert_eq!(keepalive, Some(Keepalive { delay: Duration::from_secs(3), give_up: None }));
 
     let fleet = config.fleet;
     assert_eq!((fleet.workers.get(), fleet.worker_timeout, fleet.pin_cpus), (4, None, true));
@@ -197,6 +200,9 @@ proptest! {
         let cli = Cli::parse_from(arguments.map(OsString::from).into(), |_| None).expect("valid");
         let printed = print::effective(&cli).expect("valid");
         let (_file, path) = file(&printed);
-        prop_assert_eq!(load(&format!("--config {path}")), Config::load(&cli).expect("valid"));
+        let config = Config::load(&cli).expect("valid");
+        prop_assert_eq!(&load(&format!("--config {path}")), &config);
+        let text = config.settings.to_table().to_string();
+        prop_assert_eq!(Config::restore(&text, &cli).expect("valid"), config);
     }
 }

@@ -9,7 +9,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// A worker that has served for so long starts the count anew.
 const HEALTHY: Duration = Duration::from_secs(60);
 /// A worker that has served for so long was no failed start: it is replaced at once.
-const SERVED: Duration = Duration::from_secs(1);
+const SERVED: Duration = Duration::from_millis(500);
 
 /// The failures of one slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,12 +70,12 @@ mod tests {
     fn a_crash_loop_slows_down_to_half_a_minute() {
         let expected = [0, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000];
         assert_eq!(waits(None, 12), expected);
-        assert_eq!(waits(Some(Duration::from_millis(900)), 4), expected[..4]);
+        assert_eq!(waits(Some(Duration::from_millis(499)), 4), expected[..4]);
     }
 
     #[test]
     fn a_worker_that_had_served_is_replaced_at_once() {
-        assert_eq!(waits(Some(Duration::from_secs(1)), 5), [0; 5]);
+        assert_eq!(waits(Some(SERVED), 5), [0; 5]);
     }
 
     #[test]

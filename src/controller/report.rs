@@ -5,17 +5,25 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use tracing::{debug, error, info, warn};
 
+use super::ControllerError;
 use super::supervisor::{BOOT_TIMEOUT, Report};
-use crate::config::Endpoint;
+use crate::config::{Config, Endpoint};
+
+/// The build.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The addresses, for people.
+fn addresses(endpoints: &[Endpoint]) -> String {
+    let addresses: Vec<_> = endpoints.iter().map(Endpoint::to_string).collect();
+    addresses.join(", ")
+}
 
 /// Writes a report to the log. `age` tells how long ago a worker was forked.
 pub(super) fn log(report: Report, endpoints: &[Endpoint], age: impl Fn(&Pid) -> Option<Duration>) {
     let millis = |duration: Duration| duration.as_millis() as u64;
     match report {
         Report::Serving(workers) => {
-            let addresses: Vec<_> = endpoints.iter().map(Endpoint::to_string).collect();
-            let version = env!("CARGO_PKG_VERSION");
-            info!(workers, version, "serving on {}", addresses.join(", "));
+            info!(workers, version = VERSION, "serving on {}", addresses(endpoints));
         }
         Report::NoneReady => error!("no worker has got ready within {} s", BOOT_TIMEOUT.as_secs()),
         Report::Ready(slot, pid) => {
@@ -31,6 +39,16 @@ pub(super) fn log(report: Report, endpoints: &[Endpoint], age: impl Fn(&Pid) -> 
         Report::Waiting(slot, delay) => {
             warn!(slot, delay_ms = millis(delay), "respawning worker");
         }
+        Report::Unresponsive(slot, pid) => {
+            warn!(slot, worker_pid = pid.as_raw(), "worker does not respond");
+        }
+        Report::Responsive(slot, pid) => {
+            info!(slot, worker_pid = pid.as_raw(), "worker responds again");
+        }
+        Report::Scaled(workers) => info!(workers, "scaled"),
+        Report::CannotScale(workers) => warn!(workers, "the number of workers stays as it is"),
+        // They are counted by the shell, which says so.
+        Report::Renewed | Report::NotRenewed(_) => {}
         Report::Hung(slot, pid) => warn!(slot, worker_pid = pid.as_raw(), "worker hung"),
         Report::NotReady(slot, pid) => {
             warn!(slot, worker_pid = pid.as_raw(), "worker does not get ready");
@@ -56,4 +74,18 @@ pub(super) fn warn_of_short_queues(backlog: u32) {
             "the kernel allows shorter queues than --connection-backlog asks for"
         );
     }
+}
+
+/// A controller that runs out of descriptors in the middle of a reload would lose workers: it needs,
+/// for each slot, its sockets and the channels of two generations.
+pub(super) fn check_descriptors(limit: u64, config: &Config) -> Result<(), ControllerError> {
+    const OTHERS: u64 = 16;
+    let workers = config.fleet.workers.get();
+    let addresses = config.listen.endpoints.len() as u64;
+    let needed = OTHERS + addresses + u64::from(workers) * (addresses + 2);
+    debug!(limit, needed, "descriptors");
+    if needed > limit {
+        return Err(ControllerError::Descriptors { workers, needed, limit });
+    }
+    Ok(())
 }

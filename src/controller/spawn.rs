@@ -14,11 +14,22 @@ use tracing::error;
 use super::Controller;
 use super::supervisor::Event;
 use super::worker_handle::WorkerHandle;
-use crate::assignment::Assignment;
+use crate::assignment::{Assignment, Exchange};
+use crate::config::Balance;
 use crate::exit::Exit;
 use crate::logging;
-use crate::process::channel::Channel;
-use crate::process::{daemon, descriptors, fork, signals};
+use crate::process::channel::{Channel, Message};
+use crate::process::{daemon, descriptors, exec, fork, signals};
+
+/// Variables of the environment that are meant for the controller alone.
+pub(super) const FOR_CONTROLLER: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+];
 
 impl Controller<'_> {
     /// Forks a worker for this slot and says how that went.
@@ -34,6 +45,9 @@ impl Controller<'_> {
 
     fn try_spawn(&mut self, slot: u32) -> io::Result<Pid> {
         let (channel, theirs) = Channel::pair()?;
+        if self.config.fleet.balance == Balance::LeastConnections && self.inboxes.open(slot)? {
+            self.introduce(slot);
+        }
         let seat = self.statistics.take_seat().ok_or_else(|| {
             io::Error::other("too many retired workers still drain (--drain-timeout)")
         })?;
@@ -47,8 +61,7 @@ impl Controller<'_> {
             }
         };
         let descriptor = channel.as_raw_fd();
-        let heartbeat = 0;
-        let handle = WorkerHandle { slot, channel, seat, heartbeat, since: Instant::now() };
+        let handle = WorkerHandle { slot, channel, seat, since: Instant::now() };
         self.handles.insert(pid, handle);
         let token = Token(pid.as_raw() as usize);
         let mut source = SourceFd(&descriptor);
@@ -57,6 +70,14 @@ impl Controller<'_> {
             error!(slot, worker_pid = pid.as_raw(), "cannot watch the worker's channel: {error}");
         }
         Ok(pid)
+    }
+
+    /// Tells the workers that there are the way to a slot that is new.
+    fn introduce(&self, slot: u32) {
+        for pid in self.supervisor.pids() {
+            let outbox: Vec<_> = self.inboxes.outbox(slot).into_iter().collect();
+            self.send(pid, &Message::Sibling { slot }, &outbox);
+        }
     }
 
     /// In the new process: all that it must forget of the controller, in this order, and then its
@@ -74,20 +95,27 @@ impl Controller<'_> {
         // 3. Every descriptor but the channel and the slot's listeners: the epoll instance (closed,
         //    nothing deregistered: the set is shared), the other slots' listeners, their channels
         //    (or their ends of file would never come), the claims, the pid file.
-        let listeners = std::mem::take(&mut self.listeners[slot as usize - 1]);
+        let missing = self.listeners.missing(slot, &self.endpoints);
+        let listeners = self.listeners.take(slot);
         let mut keep = vec![channel.as_raw_fd()];
         keep.extend(listeners.iter().map(AsRawFd::as_raw_fd));
+        keep.extend(self.inboxes.descriptors_for(slot));
         descriptors::close_all_but(&keep);
-        // 4. The name.
+        // 4. What the service manager told the controller, and the name.
+        exec::forget_variables(&FOR_CONTROLLER);
         logging::speak_as_worker(slot);
         logging::reopen();
         self.title.set(&format!("tcp-echo[wrk{slot}]"));
         // 5. The worker's life.
+        let siblings = self.statistics.siblings();
+        let exchange = self.inboxes.take(slot);
+        let exchange = exchange.map(|(inbox, outboxes)| Exchange { inbox, outboxes, siblings });
         (self.worker_main)(Assignment {
             slot,
             controller,
-            endpoints: &self.endpoints,
+            missing,
             listeners,
+            exchange,
             channel,
             seat: self.statistics.seat(seat),
             config: self.config,

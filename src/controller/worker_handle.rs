@@ -8,13 +8,11 @@ use crate::process::channel::Channel;
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
     /// The slot it was forked for, from 1.
-    pub slot: u32,
+    pub(super) slot: u32,
     /// The wire to it.
-    pub channel: Channel,
+    pub(super) channel: Channel,
     /// Its place in the statistics.
-    pub seat: usize,
-    /// The heartbeat last seen there.
-    pub heartbeat: u64,
-    /// When it was forked.
-    pub since: Instant,
+    pub(super) seat: usize,
+    /// When it was forked, or taken over.
+    pub(super) since: Instant,
 }

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
+
 /// A point in time: 100 ms steps since the loop's [`Clock`] started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(u32);
@@ -17,6 +19,12 @@ pub struct Wait(u32);
 impl Wait {
     /// Longer than anything lasts.
     pub const FOREVER: Self = Self(u32::MAX);
+
+    /// A part of this span: `part` of 2^32.
+    #[must_use]
+    pub fn share(self, part: u32) -> Self {
+        Self(((u64::from(self.0) * u64::from(part)) >> 32) as u32)
+    }
 }
 
 impl From<Duration> for Wait {
@@ -51,25 +59,36 @@ impl Tick {
     }
 }
 
-/// Turns the system's clock into ticks and back.
+/// Turns the system's clock into ticks and back, and into a time that all processes understand.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
+pub struct Clock {
+    start: Instant,
+    /// The system's uptime then.
+    uptime: Duration,
+}
 
 impl Clock {
     /// A clock at tick 0.
     pub fn start(now: Instant) -> Self {
-        Self(now)
+        // clock_gettime(2) with CLOCK_MONOTONIC does not fail on Linux.
+        let uptime = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        Self { start: now, uptime }
     }
 
     /// The tick that `now` is in.
     pub fn tick(&self, now: Instant) -> Tick {
-        let ticks = now.saturating_duration_since(self.0).as_millis() / TICK.as_millis();
+        let ticks = now.saturating_duration_since(self.start).as_millis() / TICK.as_millis();
         Tick(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
 
     /// When a tick begins.
     pub fn instant(&self, tick: Tick) -> Instant {
-        self.0 + TICK * tick.0
+        self.start + TICK * tick.0
+    }
+
+    /// The system's uptime (`CLOCK_MONOTONIC`) at `now`, the same in every process.
+    pub fn uptime(&self, now: Instant) -> Duration {
+        self.uptime + now.saturating_duration_since(self.start)
     }
 }
 

@@ -2,7 +2,7 @@
 //! of file when the other side dies.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -10,43 +10,80 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
     sendmsg, socketpair,
 };
+use serde::{Deserialize, Serialize};
 
-/// The most descriptors one message carries, and so the most `--listen` addresses there can be.
-pub const MOST_DESCRIPTORS: usize = 64;
+use crate::config::listen::MOST_ADDRESSES;
+
+/// The most descriptors one message carries.
+pub const MOST_DESCRIPTORS: usize = MOST_ADDRESSES;
 
 /// The longest message, in bytes; a longer text is cut.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// What a worker tells the controller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is said on the wire. It is JSON, because the two sides may be of different versions: an old
+/// worker goes on under the controller of the build that has replaced its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Message {
-    /// The worker accepts connections. Its listeners come along if it has opened them itself.
+    /// From a worker: it is ready to accept. The sockets that it has bound come along, in the order
+    /// of its endpoints, for the controller to keep and to let listen.
     Ready,
-    /// The worker accepts no more and ends when its connections have: the slot wants a new one.
+    /// From a worker: it has had all the connections it may have, and ends when they have.
     Retiring,
-    /// The worker cannot start, and says why.
+    /// From a worker: it was told to drain, by whomever, and ends when its connections have.
+    Draining,
+    /// From a worker: it cannot start, and why.
     Failed(String),
+    /// From a worker: the listeners of this slot, which was given up, are empty and closed.
+    Closed {
+        /// The slot.
+        slot: u32,
+    },
+    /// To a worker: its time is over. Its connections end when they are quiet.
+    Retire {
+        /// Go on accepting for so long, because the queue has no other heir; 0: stop now.
+        accept_ms: u64,
+        /// Reset after so long what has not ended.
+        drain_ms: u64,
+        /// Let idle connections go at random points of this time.
+        spread_ms: u64,
+    },
+    /// To a worker: accept from the queue of this slot too. Its listeners come along.
+    Adopt {
+        /// The slot.
+        slot: u32,
+        /// Only for so long: then empty the queue and close it.
+        for_ms: Option<u64>,
+    },
+    /// To a worker: the way to a sibling comes along, for connections that are passed to it.
+    Sibling {
+        /// The sibling's slot.
+        slot: u32,
+    },
+    /// From worker to worker: a connection that the receiver is to serve comes along.
+    Connection,
+    /// To a worker: the slot is looked after again.
+    Release {
+        /// The slot.
+        slot: u32,
+    },
 }
 
 impl Message {
     fn encode(&self) -> Vec<u8> {
+        let encoded = serde_json::to_vec(self).unwrap_or_default();
         match self {
-            Self::Ready => b"R".to_vec(),
-            Self::Retiring => b"T".to_vec(),
-            Self::Failed(reason) => {
-                let reason = &reason.as_bytes()[..reason.len().min(LONGEST_MESSAGE - 1)];
-                [b"F", reason].concat()
+            Self::Failed(reason) if encoded.len() > LONGEST_MESSAGE => {
+                // Every character may take six bytes as JSON.
+                let cut: String = reason.chars().take(LONGEST_MESSAGE / 8).collect();
+                serde_json::to_vec(&Self::Failed(cut)).unwrap_or_default()
             }
+            _ => encoded,
         }
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        match bytes.split_first()? {
-            (b'R', []) => Some(Self::Ready),
-            (b'T', []) => Some(Self::Retiring),
-            (b'F', reason) => Some(Self::Failed(String::from_utf8_lossy(reason).into_owned())),
-            _ => None,
-        }
+        serde_json::from_slice(bytes).ok()
     }
 }
 
@@ -64,6 +101,13 @@ pub enum Received {
 /// One end of the wire, non-blocking.
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
+
+impl From<OwnedFd> for Channel {
+    /// An end that was carried across an exec.
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
+}
 
 impl Channel {
     /// Two connected ends.
@@ -137,6 +181,12 @@ impl Channel {
     }
 }
 
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl AsRawFd for Channel {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
@@ -146,7 +196,6 @@ impl AsRawFd for Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn messages_and_descriptors_arrive_whole_and_in_order() {
@@ -170,9 +219,11 @@ mod tests {
 
     #[test]
     fn a_long_reason_is_cut_and_nonsense_refused() {
-        let long = Message::Failed("x".repeat(5000)).encode();
-        assert_eq!(long.len(), LONGEST_MESSAGE);
-        assert_eq!(Message::decode(b"R?"), None);
+        for text in ["x", "\u{1}", "ß"] {
+            let long = Message::Failed(text.repeat(5000)).encode();
+            assert!(long.len() <= LONGEST_MESSAGE && Message::decode(&long).is_some());
+        }
+        assert_eq!(Message::decode(b"{\"sing\":1}"), None);
         assert_eq!(Message::decode(b""), None);
     }
 }

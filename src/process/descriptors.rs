@@ -40,13 +40,12 @@ fn close_range(first: u32, last: u32) {
     if done == 0 {
         return;
     }
-    // Before Linux 5.9: one by one, up to the limit.
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    let end = u64::from(last).min(limit.saturating_sub(1));
-    for fd in u64::from(first)..=end {
-        if let Ok(fd) = RawFd::try_from(fd) {
-            // SAFETY: as above.
-            unsafe { libc::close(fd) };
-        }
+    // Before Linux 5.9: one by one, those that are open.
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<u32> =
+        open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| (first..=last).contains(number)) {
+        // SAFETY: as above.
+        unsafe { libc::close(number as RawFd) };
     }
 }

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 
 use super::signals::SignalMask;
@@ -48,15 +50,12 @@ pub fn exit_now(status: u8) -> ! {
     unsafe { libc::_exit(i32::from(status)) }
 }
 
-/// Asks for `SIGTERM` when the process that forked us dies, however it dies.
+/// Asks to be sent `signal` when `controller`, which forked us, dies, however it dies.
 ///
-/// Returns false when it is dead already: the request came too late (the race of `PR_SET_PDEATHSIG(2const)`).
-///
-/// # Errors
-/// None in practice; the signal number is valid.
-pub fn terminate_with(controller: Pid) -> io::Result<bool> {
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
-    Ok(getppid() == controller)
+/// Returns false when it is dead already: the request came too late (the race of
+/// `PR_SET_PDEATHSIG(2const)`).
+pub fn die_with(controller: Pid, signal: Signal) -> bool {
+    set_pdeathsig(signal).is_ok() && getppid() == controller
 }
 
 /// The pid of this process.

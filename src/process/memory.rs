@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
 /// An array of 64-bit words shared by this process and all that it forks later, zero at first.
@@ -27,12 +28,23 @@ impl SharedWords {
     /// Those of memfd_create(2) and mmap(2): no memory, no descriptors.
     pub fn new(words: usize) -> io::Result<Self> {
         let file = memfd_create("tcp-echo", MFdFlags::MFD_CLOEXEC)?;
+        ftruncate(&file, (words * size_of::<AtomicU64>()) as libc::off_t)?;
+        Self::map(file, words)
+    }
+
+    /// The memory behind a descriptor that the image before has left.
+    ///
+    /// # Errors
+    /// It is too small for `words` words, or those of mmap(2).
+    pub fn map(file: OwnedFd, words: usize) -> io::Result<Self> {
         let bytes = NonZeroUsize::new(words * size_of::<AtomicU64>())
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        ftruncate(&file, bytes.get() as libc::off_t)?;
+        if (fstat(&file)?.st_size as usize) < bytes.get() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a fresh mapping of a file that nobody can truncate but us, at an address of the
-        // kernel's choice; it is unmapped only in `drop`.
+        // SAFETY: a fresh mapping of a file of sufficient length that nobody but us can truncate, at
+        // an address of the kernel's choice; it is unmapped only in `drop`.
         let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, &file, 0) }?;
         Ok(Self { start: start.cast(), words, file })
     }

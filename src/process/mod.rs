@@ -4,15 +4,19 @@
 //! here knows what a worker or a connection is.
 #![allow(unsafe_code)]
 
+pub mod activation;
 pub mod channel;
 pub mod cpu;
 pub mod daemon;
 pub mod descriptors;
+pub mod exec;
 pub mod fork;
 pub mod memory;
+pub mod notify_socket;
 pub mod pid_file;
 pub mod signals;
 pub mod sockets;
 pub mod stderr;
+pub mod steering;
 pub mod title;
 pub mod wait;

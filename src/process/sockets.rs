@@ -3,13 +3,13 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::config::{Endpoint, ListenConfig, Scope};
+use crate::config::{Endpoint, Keepalive, ListenConfig, Scope};
 
 /// Why an address cannot be listened on. Reads: `cannot listen on 0.0.0.0:80: permission denied
 /// (ports below 1024 need CAP_NET_BIND_SERVICE)`.
@@ -26,52 +26,119 @@ pub struct ListenError {
 /// the port, not even between the death of one worker and the start of the next.
 #[derive(Debug)]
 pub struct Claim {
+    /// What was asked for; its port may be 0.
+    pub wanted: Endpoint,
     /// The address as bound: with the real port where 0 was asked for.
     pub endpoint: Endpoint,
-    _socket: Socket,
+    /// What holds it.
+    pub socket: OwnedFd,
+}
+
+impl ListenError {
+    /// Whether trying again would fail the same way.
+    pub fn is_lasting(&self) -> bool {
+        let lasting =
+            [libc::EADDRINUSE, libc::EACCES, libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT, libc::EINVAL];
+        self.source.raw_os_error().is_some_and(|errno| lasting.contains(&errno))
+    }
+
+    /// Whether another program has the address.
+    pub fn is_in_use(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EADDRINUSE)
+    }
 }
 
 impl Claim {
     /// Claims an address, refusing one that any other program listens on, unless the port may be
-    /// shared.
+    /// shared. `free_port`, if not 0, is the port to take where any would do.
     ///
     /// # Errors
     /// [`ListenError`] for an address that is in use, not ours, or not permitted.
-    pub fn new(wanted: &Endpoint, options: &ListenConfig) -> Result<Self, ListenError> {
+    pub fn new(
+        wanted: Endpoint,
+        free_port: u16,
+        options: &ListenConfig,
+    ) -> Result<Self, ListenError> {
         let claim = || {
-            let (socket, endpoint) = new_socket(wanted)?;
+            let (socket, mut endpoint) = new_socket(&wanted)?;
+            if endpoint.address.port() == 0 {
+                endpoint.address.set_port(free_port);
+            }
             // Bound alone first, so that a second instance is noticed; only then open to our workers.
+            // Without SO_REUSEADDR two that start at the same moment do not get past each other; it is
+            // needed only where connections of the last run are still in TIME_WAIT.
             socket.set_reuse_port(options.share_port)?;
-            socket.bind(&endpoint.address.into())?;
+            socket.set_reuse_address(options.share_port)?;
+            let address = endpoint.address.into();
+            socket.bind(&address).or_else(|_| {
+                socket.set_reuse_address(true)?;
+                socket.bind(&address)
+            })?;
+            socket.set_reuse_address(true)?;
             socket.set_reuse_port(true)?;
-            let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-            let endpoint = Endpoint { address: bound, ..endpoint };
-            Ok(Self { endpoint, _socket: socket })
+            let socket = OwnedFd::from(socket);
+            endpoint.address = address_of(&socket)?;
+            Ok(Self { wanted, endpoint, socket })
         };
         claim().map_err(|source| ListenError { address: wanted.address, source })
     }
 }
 
-/// Opens a listener in the `SO_REUSEPORT` group of a claimed address.
+/// The local address of a socket.
+///
+/// # Errors
+/// It is no IP socket.
+pub fn address_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let address = SockRef::from(socket).local_addr()?;
+    address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// Opens a socket in the `SO_REUSEPORT` group of a claimed address, bound and ready to [`listen`].
 ///
 /// # Errors
 /// [`ListenError`].
-pub fn listen(endpoint: &Endpoint, options: &ListenConfig) -> Result<OwnedFd, ListenError> {
+pub fn open(endpoint: &Endpoint, options: &ListenConfig) -> Result<OwnedFd, ListenError> {
     let open = || {
         let (socket, endpoint) = new_socket(endpoint)?;
+        socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        // Linux hands these on to accepted sockets: set once here, they cost a connection nothing.
-        socket.set_tcp_nodelay(options.nodelay)?;
-        // An urgent byte is a byte like any other: it comes back in its place.
-        socket.set_out_of_band_inline(true)?;
-        if let Some(delay) = options.keepalive {
-            keep_alive(&socket, delay)?;
-        }
+        tune(&SockRef::from(&socket), options)?;
         socket.bind(&endpoint.address.into())?;
-        socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
         Ok(socket.into())
     };
     open().map_err(|source| ListenError { address: endpoint.address, source })
+}
+
+/// Lets a bound socket accept connections, or gives a listening one another length of queue. The
+/// order in which sockets begin to listen is their order in the group.
+///
+/// # Errors
+/// [`ListenError`]: `EADDRINUSE` when another program was faster.
+pub fn listen(socket: &OwnedFd, options: &ListenConfig) -> Result<(), ListenError> {
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+    SockRef::from(socket).listen(backlog).map_err(|source| {
+        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        ListenError { address: address_of(socket).unwrap_or(unknown), source }
+    })
+}
+
+/// Sets what accepted sockets inherit on Linux: set once here, it costs a connection nothing.
+///
+/// # Errors
+/// Those of setsockopt(2); none in practice.
+pub fn tune(socket: &SockRef<'_>, options: &ListenConfig) -> io::Result<()> {
+    socket.set_tcp_nodelay(options.nodelay)?;
+    // An urgent byte is a byte like any other: it comes back in its place.
+    socket.set_out_of_band_inline(true)?;
+    keep_alive(socket, options.keepalive)
+}
+
+/// How many bytes the kernel holds for the peer, not yet acknowledged (tcp(7), `SIOCOUTQ`).
+pub fn unsent(socket: &impl AsRawFd) -> u32 {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the request writes one int, and the descriptor is open.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if done == 0 { count.unsigned_abs() } else { 0 }
 }
 
 /// Ends a connection by RST when the socket is closed, throwing away what is unsent.
@@ -98,20 +165,20 @@ fn new_socket(endpoint: &Endpoint) -> io::Result<(Socket, Endpoint)> {
         Scope::V6Only => socket.set_only_v6(true)?,
         Scope::DualStack => socket.set_only_v6(false)?,
     }
-    // Connections of the last run that are still in TIME_WAIT must not keep the port.
-    socket.set_reuse_address(true)?;
     Ok((socket, endpoint))
 }
 
-/// Probes a silent peer after `delay`, three times, ten seconds apart, and gives up on a stalled one
-/// after the same time, which keepalive alone would not (tcp(7), `TCP_USER_TIMEOUT`).
-fn keep_alive(socket: &Socket, delay: Duration) -> io::Result<()> {
-    const INTERVAL: Duration = Duration::from_secs(10);
-    const PROBES: u32 = 3;
-    let keepalive =
-        TcpKeepalive::new().with_time(delay).with_interval(INTERVAL).with_retries(PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(delay + INTERVAL * PROBES))
+/// Probes a silent peer after some time, and gives up on one that does not even acknowledge, which
+/// keepalive alone would not while data is on the way (tcp(7), `TCP_USER_TIMEOUT`).
+fn keep_alive(socket: &SockRef<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
+    socket.set_keepalive(keepalive.is_some())?;
+    let Some(keepalive) = keepalive else { return socket.set_tcp_user_timeout(None) };
+    let probes = TcpKeepalive::new()
+        .with_time(keepalive.delay)
+        .with_interval(Keepalive::INTERVAL)
+        .with_retries(Keepalive::PROBES);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout(keepalive.give_up)
 }
 
 fn explain(error: &io::Error) -> String {

@@ -8,10 +8,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{MsgFlags, send};
 
 /// The longest line, in bytes: what pipe(7) writes whole or not at all (`PIPE_BUF`).
@@ -22,6 +23,8 @@ pub const LONGEST_LINE: usize = 4096;
 pub struct LogPipe {
     way: Way,
     dropped: AtomicU64,
+    /// Whether the last line was written only in part: a terminal may do that.
+    torn: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -36,7 +39,7 @@ enum Way {
 impl LogPipe {
     /// Looks at what standard error is.
     pub fn open() -> Self {
-        Self { way: Way::find(), dropped: AtomicU64::new(0) }
+        Self { way: Way::find(), dropped: AtomicU64::new(0), torn: AtomicBool::new(false) }
     }
 
     /// Writes one line, at most [`LONGEST_LINE`] bytes of it, or drops and counts it. Never blocks.
@@ -48,8 +51,16 @@ impl LogPipe {
             cut[LONGEST_LINE - 1] = b'\n';
             line = &cut;
         }
-        if self.way.write(line).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        let _output = AllowOutput::new();
+        if self.torn.load(Ordering::Relaxed) && self.way.write(b"\n").is_ok() {
+            self.torn.store(false, Ordering::Relaxed);
+        }
+        match self.way.write(line) {
+            Ok(count) if count == line.len() => {}
+            Ok(_) => self.torn.store(true, Ordering::Relaxed),
+            Err(_) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -59,6 +70,26 @@ impl LogPipe {
             0 => 0,
             _ if !self.way.has_room() => 0,
             _ => self.dropped.swap(0, Ordering::Relaxed),
+        }
+    }
+}
+
+/// While it lives, writing to a terminal from the background is not answered by SIGTTOU: caught, as
+/// the controller does, that signal would restart the write for ever (termios(3), `TOSTOP`).
+struct AllowOutput(Option<SigSet>);
+
+impl AllowOutput {
+    fn new() -> Self {
+        let mut output = SigSet::empty();
+        output.add(Signal::SIGTTOU);
+        Self(output.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
+    }
+}
+
+impl Drop for AllowOutput {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = before.thread_set_mask();
         }
     }
 }
@@ -82,17 +113,18 @@ impl Way {
             .map_or(Self::Polled, Self::Reopened)
     }
 
-    fn write(&self, line: &[u8]) -> io::Result<()> {
+    /// One attempt; returns how much went through.
+    fn write(&self, line: &[u8]) -> io::Result<usize> {
         match self {
             Self::Reopened(file) => {
                 let mut file = file;
-                file.write_all(line)
+                file.write(line)
             }
             Self::Socket => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                send(io::stderr().as_raw_fd(), line, flags).map(drop).map_err(io::Error::from)
+                send(io::stderr().as_raw_fd(), line, flags).map_err(io::Error::from)
             }
-            Self::Polled if self.has_room() => io::stderr().lock().write_all(line),
+            Self::Polled if self.has_room() => io::stderr().lock().write(line),
             Self::Polled => Err(Errno::EAGAIN.into()),
         }
     }

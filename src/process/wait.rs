@@ -1,10 +1,9 @@
 //! Reaping: how a process ended.
 
 use std::fmt;
+use std::io;
 
-use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// How a process ended.
@@ -12,8 +11,8 @@ use nix::unistd::Pid;
 pub enum Ending {
     /// It exited with this status, 0 to 255.
     Code(i32),
-    /// This signal killed it.
-    Signal(Signal),
+    /// The signal of this number killed it; it may be a real-time signal, which has no name.
+    Signal(i32),
 }
 
 impl Ending {
@@ -30,7 +29,10 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Signal(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "signal {signal}"),
+                Err(_) => write!(f, "signal {number}"),
+            },
         }
     }
 }
@@ -41,14 +43,24 @@ impl fmt::Display for Ending {
 /// handed over to us.
 pub fn reap() -> Option<(Pid, Ending)> {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, Ending::Code(code))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid, Ending::Signal(signal))),
-            // Stopped or continued: not an ending. WNOHANG alone does not report these.
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return None,
+        let mut status = 0;
+        // Not nix's: it has no word for real-time signals and would lose the pid.
+        // SAFETY: waitpid(2) writes to `status` and nowhere else.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        if pid < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
+            continue;
         }
+        if pid <= 0 {
+            return None;
+        }
+        let pid = Pid::from_raw(pid);
+        if libc::WIFEXITED(status) {
+            return Some((pid, Ending::Code(libc::WEXITSTATUS(status))));
+        }
+        if libc::WIFSIGNALED(status) {
+            return Some((pid, Ending::Signal(libc::WTERMSIG(status))));
+        }
+        // Stopped or continued is no ending, and is not asked for.
     }
 }
 
@@ -59,8 +71,9 @@ mod tests {
     #[test]
     fn endings_read_like_a_sentence() {
         assert_eq!(Ending::Code(3).to_string(), "exit code 3");
-        assert_eq!(Ending::Signal(Signal::SIGKILL).to_string(), "signal SIGKILL");
+        assert_eq!(Ending::Signal(9).to_string(), "signal SIGKILL");
+        assert_eq!(Ending::Signal(34).to_string(), "signal 34");
         assert_eq!(Ending::Code(3).code(), Some(3));
-        assert_eq!(Ending::Signal(Signal::SIGKILL).code(), None);
+        assert_eq!(Ending::Signal(9).code(), None);
     }
 }

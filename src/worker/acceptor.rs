@@ -1,11 +1,11 @@
-//! Accepting: the slot's listeners, and when not to accept.
+//! Accepting: from which queues, and when not to.
 //!
 //! A pause leaves the listeners open and registered: the kernel's queue is kept, nothing is reset,
 //! and because registration is edge-triggered, waiting costs nothing.
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
@@ -37,49 +37,73 @@ impl fmt::Display for Pause {
     }
 }
 
+/// A listening socket, or one that the controller will let listen.
 #[derive(Debug)]
 struct Listener {
+    /// Whose queue it is.
+    slot: u32,
+    token: Token,
     socket: TcpListener,
     ready: bool,
+    /// When to empty and close it, if its slot is given up.
+    until: Option<Instant>,
 }
 
-/// The listeners of a slot.
+/// The queues that a worker accepts from: its own slot's, and those of siblings in trouble.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     listeners: Vec<Listener>,
+    next_token: usize,
+    /// Whose turn it is, by its place in the list.
+    turn: usize,
     pause: Option<Pause>,
     next_log: Option<Instant>,
     pause_logged: bool,
 }
 
 impl Acceptor {
-    /// Takes listening, non-blocking sockets and registers them under the tokens `first`, `first` + 1, …
+    /// Accepts from nothing yet. Tokens of listeners begin at `first_token`.
+    pub(super) fn new(first_token: usize) -> Self {
+        let listeners = Vec::new();
+        Self {
+            listeners,
+            next_token: first_token,
+            turn: 0,
+            pause: None,
+            next_log: None,
+            pause_logged: false,
+        }
+    }
+
+    /// Accepts from the listeners of `slot` from now on.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub(super) fn new(
+    pub(super) fn add(
+        &mut self,
+        slot: u32,
         sockets: Vec<OwnedFd>,
         registry: &Registry,
-        first: usize,
-    ) -> io::Result<Self> {
-        let mut listeners = Vec::with_capacity(sockets.len());
-        for (index, socket) in sockets.into_iter().enumerate() {
+    ) -> io::Result<()> {
+        for socket in sockets {
+            let token = Token(self.next_token);
             let mut socket = TcpListener::from_std(socket.into());
-            registry.register(&mut socket, Token(first + index), Interest::READABLE)?;
+            registry.register(&mut socket, token, Interest::READABLE)?;
+            self.next_token += 1;
             // A queue that was inherited may hold connections already.
-            listeners.push(Listener { socket, ready: true });
+            self.listeners.push(Listener { slot, token, socket, ready: true, until: None });
         }
-        Ok(Self { listeners, pause: None, next_log: None, pause_logged: false })
+        Ok(())
     }
 
-    /// The listening sockets.
-    pub(super) fn listeners(&self) -> Vec<BorrowedFd<'_>> {
-        self.listeners.iter().map(|listener| listener.socket.as_fd()).collect()
+    /// Whether any listener is left.
+    pub(super) fn is_closed(&self) -> bool {
+        self.listeners.is_empty()
     }
 
-    /// Notes that connections wait at the listener with this index.
-    pub(super) fn mark(&mut self, index: usize) {
-        if let Some(listener) = self.listeners.get_mut(index) {
+    /// Notes that connections wait at the listener with this token.
+    pub(super) fn mark(&mut self, token: Token) {
+        if let Some(listener) = self.listeners.iter_mut().find(|listener| listener.token == token) {
             listener.ready = true;
         }
     }
@@ -87,6 +111,13 @@ impl Acceptor {
     /// Whether connections wait and may be accepted.
     pub(super) fn has_work(&self) -> bool {
         self.pause.is_none() && self.listeners.iter().any(|listener| listener.ready)
+    }
+
+    /// When to look again though nothing happens: the system had run out of something, or a slot's
+    /// time is over.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let closing = self.listeners.iter().filter_map(|listener| listener.until);
+        closing.chain(self.retry_at()).min()
     }
 
     /// When to try again after the system had run out of something.
@@ -101,7 +132,13 @@ impl Acceptor {
     pub(super) fn accept(&mut self, now: Instant) -> Option<TcpStream> {
         self.resume_after_exhaustion(now);
         while self.pause.is_none() {
-            let listener = self.listeners.iter_mut().find(|listener| listener.ready)?;
+            // In turn, so that a busy address does not starve another one.
+            let count = self.listeners.len();
+            let index = (0..count)
+                .map(|step| (self.turn + step) % count)
+                .find(|&index| self.listeners[index].ready)?;
+            self.turn = index + 1;
+            let listener = &mut self.listeners[index];
             let error = match listener.socket.accept() {
                 Ok((stream, _)) => return Some(stream),
                 Err(error) => error,
@@ -113,6 +150,19 @@ impl Acceptor {
             }
         }
         None
+    }
+
+    /// Lets the listeners of `slot` be emptied and closed at `until`.
+    pub(super) fn close_at(&mut self, slot: u32, until: Instant) {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.slot == slot) {
+            listener.until = Some(until);
+        }
+    }
+
+    /// The next slot whose time is over.
+    pub(super) fn overdue(&self, now: Instant) -> Option<u32> {
+        let over = |listener: &&Listener| listener.until.is_some_and(|until| until <= now);
+        self.listeners.iter().find(over).map(|listener| listener.slot)
     }
 
     /// Stops accepting until there is room again.
@@ -148,11 +198,27 @@ impl Acceptor {
         }
     }
 
-    /// Deregisters and closes the listeners. Deregistered first: the controller holds duplicates, and
-    /// a registration lives as long as any of them.
-    pub(super) fn close(&mut self, registry: &Registry) {
-        for mut listener in self.listeners.drain(..) {
+    /// Deregisters and closes the listeners of `slot`. Deregistered first: others hold duplicates,
+    /// and a registration lives as long as any of them.
+    pub(super) fn close(&mut self, slot: u32, registry: &Registry) {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.slot == slot) {
             let _ = registry.deregister(&mut listener.socket);
+        }
+        self.listeners.retain(|listener| listener.slot != slot);
+        if self.listeners.is_empty() {
+            self.pause = None;
+        }
+    }
+
+    /// Notes that connections may wait at every listener: for a last look before closing.
+    pub(super) fn mark_all(&mut self) {
+        self.listeners.iter_mut().for_each(|listener| listener.ready = true);
+    }
+
+    /// The same for all.
+    pub(super) fn close_all(&mut self, registry: &Registry) {
+        while let Some(slot) = self.listeners.first().map(|listener| listener.slot) {
+            self.close(slot, registry);
         }
     }
 
@@ -175,7 +241,8 @@ impl Acceptor {
 /// What an error of accept(2) means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// The queue is empty.
+    /// The queue is empty, or there is none (`EINVAL`: the socket does not listen, not yet or no
+    /// more). An event will tell when that changes.
     Empty,
     /// This connection is lost, the next may be fine. accept(2) passes on pending network errors of
     /// the new socket and says to treat them like `EAGAIN`.
@@ -188,7 +255,7 @@ impl Verdict {
     fn on(error: &io::Error) -> Self {
         let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
         match errno {
-            Errno::EAGAIN => Self::Empty,
+            Errno::EAGAIN | Errno::EINVAL => Self::Empty,
             Errno::EINTR
             | Errno::ECONNABORTED
             | Errno::EPROTO
@@ -198,9 +265,9 @@ impl Verdict {
             | Errno::EHOSTDOWN
             | Errno::EHOSTUNREACH
             | Errno::ENONET
-            | Errno::EOPNOTSUPP
-            | Errno::ETIMEDOUT
-            | Errno::EPERM => Self::Next,
+            | Errno::ETIMEDOUT => Self::Next,
+            // EPERM and EOPNOTSUPP may come from a rule that lets the connection stay in the queue:
+            // they would come for ever.
             other => Self::Exhausted(other),
         }
     }
@@ -217,10 +284,11 @@ mod tests {
     #[test]
     fn errors_of_accept_are_sorted_as_the_manual_says() {
         assert_eq!(verdict(Errno::EAGAIN), Verdict::Empty);
+        assert_eq!(verdict(Errno::EINVAL), Verdict::Empty, "not listening yet");
         for errno in [Errno::ECONNABORTED, Errno::EINTR, Errno::EPROTO, Errno::EHOSTUNREACH] {
             assert_eq!(verdict(errno), Verdict::Next);
         }
-        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EINVAL] {
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EBADF] {
             assert_eq!(verdict(errno), Verdict::Exhausted(errno), "never spin");
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -98,9 +99,8 @@ impl<S: Service> Connections<S> {
         enqueue(&mut self.queue, connection, token);
     }
 
-    /// Fires the timers and gives every connection in the queue a turn.
+    /// Gives every connection in the queue a turn, then fires the timers.
     pub(super) fn work(&mut self, now: Tick) {
-        self.fire_timers(now);
         // Those that want another turn get it after the next look at what else has happened.
         for _ in 0..self.queue.len() {
             let Some(token) = self.queue.pop_front() else { return };
@@ -120,6 +120,7 @@ impl<S: Service> Connections<S> {
                 connection.armed = self.timers.arm(deadline, token);
             }
         }
+        self.fire_timers(now);
     }
 
     /// Whether somebody waits for a turn.
@@ -132,12 +133,15 @@ impl<S: Service> Connections<S> {
         self.timers.next()
     }
 
-    /// From now on a connection ends as soon as nothing moves on it.
-    pub(super) fn drain(&mut self) {
+    /// From now on a connection ends as soon as nothing moves on it; within `spread`, if there is one.
+    pub(super) fn drain(&mut self, now: Tick, spread: Option<Duration>) {
         self.draining = true;
         self.idle_close = IdleClose::Fin;
         self.idle_message = Box::default();
-        self.patience = self.patience.while_draining();
+        self.patience = match spread {
+            Some(spread) => self.patience.while_retiring(now, spread),
+            None => self.patience.while_stopping(),
+        };
         for (key, connection) in &mut self.table {
             let token = Token(key | (connection.generation as usize) << KEY_BITS);
             let deadline = connection.deadline(&self.patience);
@@ -170,6 +174,16 @@ impl<S: Service> Connections<S> {
 
     fn check_deadline(&mut self, token: Token, now: Tick) {
         let Some(connection) = find(&mut self.table, token) else { return };
+        if connection.deadline(&self.patience) <= now {
+            // Before judging, a last look: what the client has sent or taken may not have reached us,
+            // if we were stopped, or the batch of events was full.
+            let mut turn = Turn { service: &mut self.service, buffer: &mut self.buffer, now };
+            match connection.look_again(&mut turn) {
+                Next::Wait => {}
+                Next::Again => enqueue(&mut self.queue, connection, token),
+                Next::Close(reason) => return self.close(token, reason),
+            }
+        }
         let deadline = connection.deadline(&self.patience);
         if deadline > now {
             connection.armed = self.timers.arm(deadline, token);

@@ -6,19 +6,22 @@
 mod acceptor;
 mod connection;
 mod connections;
+mod exchange;
+mod lifecycle;
 mod patience;
 mod remainder;
 mod server;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use mio::Poll;
 use nix::sys::signal::Signal;
 use tracing::{error, info, warn};
 
-use self::server::{Server, Stop};
-use crate::assignment::Assignment;
+use self::lifecycle::Stop;
+use self::server::Server;
+use crate::assignment::{Assignment, Exchange};
 use crate::config::Fault;
 use crate::event_loop;
 use crate::exit::Exit;
@@ -54,21 +57,21 @@ enum StartError {
 
 /// Serves until told to stop.
 pub fn run(mut assignment: Assignment<'_>) -> Exit {
-    match fork::terminate_with(assignment.controller) {
-        Ok(true) => {}
-        // The controller died before we could ask to be told.
-        Ok(false) | Err(_) => return Exit::Failure,
+    // Until it can listen to signals, nothing but SIGKILL reaches it.
+    if !fork::die_with(assignment.controller, Signal::SIGKILL) {
+        return Exit::Failure;
     }
     let listeners = std::mem::take(&mut assignment.listeners);
+    let exchange = assignment.exchange.take();
     boot_fault(&assignment);
-    let (mut poll, mut server) = match start(&assignment, listeners) {
+    let (mut poll, mut server) = match start(&assignment, listeners, exchange) {
         Ok(started) => started,
         Err(error) => {
             let _ = assignment.channel.send(&Message::Failed(error.to_string()), &[]);
             return match error {
                 // The address will not become ours by trying again.
-                StartError::Listen(_) => Exit::DoNotRespawn,
-                StartError::System(_) => Exit::Failure,
+                StartError::Listen(error) if error.is_lasting() => Exit::DoNotRespawn,
+                StartError::Listen(_) | StartError::System(_) => Exit::Failure,
             };
         }
     };
@@ -83,30 +86,38 @@ pub fn run(mut assignment: Assignment<'_>) -> Exit {
     Exit::Ok
 }
 
-/// The boot order: listeners, event loop, signals, and only then READY and the first signal.
+/// The boot order: sockets, event loop, signals, and only then READY and the first signal.
 fn start<'a>(
     assignment: &'a Assignment<'a>,
     inherited: Vec<OwnedFd>,
+    exchange: Option<Exchange<'a>>,
 ) -> Result<(Poll, Server<'a, Echo>), StartError> {
-    let first_in_slot = inherited.is_empty();
-    let listeners = if first_in_slot { listen(assignment)? } else { inherited };
+    let opened = open_sockets(assignment)?;
     if assignment.config.fleet.pin_cpus {
         cpu::pin(assignment.slot)?;
     }
     let poll = Poll::new()?;
     let signals = SignalStream::new(&HANDLED)?;
     signals::ignore(&IGNORED)?;
-    let server = Server::new(&poll, assignment, listeners, signals, Echo)?;
-    let for_slot = if first_in_slot { server.listeners() } else { Vec::new() };
+    let for_slot: Vec<OwnedFd> = opened.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>()?;
+    let sockets = inherited.into_iter().chain(opened).collect();
+    let mut server = Server::new(&poll, assignment, sockets, signals, Echo)?;
+    if let Some(exchange) = exchange {
+        server.join(exchange)?;
+    }
+    let for_slot: Vec<_> = for_slot.iter().map(AsFd::as_fd).collect();
     assignment.channel.send(&Message::Ready, &for_slot)?;
     signals::unblock_all()?;
+    if !fork::die_with(assignment.controller, Signal::SIGTERM) {
+        return Err(io::Error::other("the controller is gone").into());
+    }
     ready_fault(assignment);
     Ok((poll, server))
 }
 
-fn listen(assignment: &Assignment<'_>) -> Result<Vec<OwnedFd>, ListenError> {
+fn open_sockets(assignment: &Assignment<'_>) -> Result<Vec<OwnedFd>, ListenError> {
     let options = &assignment.config.listen;
-    assignment.endpoints.iter().map(|endpoint| sockets::listen(endpoint, options)).collect()
+    assignment.missing.iter().map(|endpoint| sockets::open(endpoint, options)).collect()
 }
 
 /// The test hooks behind the hidden `--fault`; slot 0 stands for all.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
@@ -15,7 +15,9 @@ use tracing::{debug, info, warn};
 
 use super::acceptor::Acceptor;
 use super::connections::Connections;
-use crate::assignment::Assignment;
+use super::exchange::Balancer;
+use super::lifecycle::{Phase, Stop};
+use crate::assignment::{Assignment, Exchange};
 use crate::event_loop::Handler;
 use crate::event_loop::timers::{Clock, Tick};
 use crate::logging;
@@ -28,7 +30,8 @@ use crate::stats::Word;
 const OWN: usize = (u32::MAX as usize) << 32;
 const SIGNALS: Token = Token(OWN);
 const CHANNEL: Token = Token(OWN + 1);
-const FIRST_LISTENER: usize = OWN + 2;
+const INBOX: Token = Token(OWN + 2);
+const FIRST_LISTENER: usize = OWN + 3;
 
 /// Connections accepted a turn, so that a storm of them does not starve those that are open.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -39,40 +42,18 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long connections may go on when the controller is dead.
 const ORPHAN_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Why a worker stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// All connections have ended.
-    Drained,
-    /// Time was up; so many connections were reset.
-    DeadlineReached {
-        /// How many.
-        reset: usize,
-    },
-}
-
-/// Where a worker is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Accepts and serves.
-    Serving,
-    /// Accepts no more; its connections live on undisturbed until then.
-    Retiring(Instant),
-    /// Accepts no more and ends its connections as soon as they are quiet, the rest then.
-    Draining(Instant),
-}
-
 /// Everything a worker has.
 #[derive(Debug)]
 pub(super) struct Server<'a, S: Service> {
-    assignment: &'a Assignment<'a>,
-    registry: Registry,
+    pub(super) assignment: &'a Assignment<'a>,
+    pub(super) registry: Registry,
     signals: SignalStream,
-    acceptor: Acceptor,
-    connections: Connections<S>,
-    clock: Clock,
-    phase: Phase,
-    accepted: u64,
+    pub(super) acceptor: Acceptor,
+    pub(super) connections: Connections<S>,
+    balancer: Option<Balancer<'a>>,
+    pub(super) clock: Clock,
+    pub(super) phase: Phase,
+    pub(super) accepted: u64,
     heartbeat: Duration,
     housekeeping: Instant,
     signals_ready: bool,
@@ -95,13 +76,16 @@ impl<'a, S: Service> Server<'a, S> {
         registry.register(signals.source(), SIGNALS, Interest::READABLE)?;
         let channel = assignment.channel.as_raw_fd();
         registry.register(&mut SourceFd(&channel), CHANNEL, Interest::READABLE)?;
+        let mut acceptor = Acceptor::new(FIRST_LISTENER);
+        acceptor.add(assignment.slot, listeners, &registry)?;
         let now = Instant::now();
         // Three beats within the controller's patience, however short that is.
         let worker_timeout = assignment.config.fleet.worker_timeout;
         let heartbeat = worker_timeout.map_or(HEARTBEAT, |limit| HEARTBEAT.min(limit / 3));
         Ok(Self {
-            acceptor: Acceptor::new(listeners, &registry, FIRST_LISTENER)?,
+            acceptor,
             connections: Connections::new(&assignment.config.connection, service),
+            balancer: None,
             assignment,
             registry,
             signals,
@@ -115,9 +99,14 @@ impl<'a, S: Service> Server<'a, S> {
         })
     }
 
-    /// The listening sockets, to be sent to the slot.
-    pub(super) fn listeners(&self) -> Vec<BorrowedFd<'_>> {
-        self.acceptor.listeners()
+    /// Takes part in passing connections to each other.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub(super) fn join(&mut self, exchange: Exchange<'a>) -> io::Result<()> {
+        let Assignment { slot, seat, .. } = *self.assignment;
+        self.balancer = Some(Balancer::new(exchange, slot, seat, &self.registry, INBOX)?);
+        Ok(())
     }
 
     /// Logs what it handles and has handled.
@@ -143,7 +132,7 @@ impl<'a, S: Service> Server<'a, S> {
         loop {
             match self.assignment.channel.receive() {
                 Ok(Received::Nothing) => return,
-                Ok(Received::Message(message, _)) => warn!("unexpected message {message:?}"),
+                Ok(Received::Message(message, sockets)) => self.on_message(message, sockets, now),
                 Ok(Received::Closed) | Err(_) => {
                     let channel = self.assignment.channel.as_raw_fd();
                     let _ = self.registry.deregister(&mut SourceFd(&channel));
@@ -151,6 +140,35 @@ impl<'a, S: Service> Server<'a, S> {
                     return self.drain(now, now + ORPHAN_DEADLINE);
                 }
             }
+        }
+    }
+
+    fn on_message(&mut self, message: Message, sockets: Vec<OwnedFd>, now: Instant) {
+        let millis = Duration::from_millis;
+        match message {
+            Message::Retire { accept_ms, drain_ms, spread_ms } => {
+                self.retire(now, now + millis(drain_ms), millis(spread_ms), millis(accept_ms));
+            }
+            Message::Sibling { slot } => {
+                let outbox = sockets.into_iter().next();
+                if let (Some(balancer), Some(outbox)) = (&mut self.balancer, outbox) {
+                    balancer.add(slot, outbox);
+                }
+            }
+            Message::Adopt { slot, for_ms } => {
+                if let Err(error) = self.acceptor.add(slot, sockets, &self.registry) {
+                    warn!(from_slot = slot, "cannot look after a queue: {error}");
+                }
+                if let Some(time) = for_ms {
+                    self.acceptor.close_at(slot, now + millis(time));
+                }
+                info!(from_slot = slot, "looking after a queue");
+            }
+            // Its own queue can be released only by retiring.
+            Message::Release { slot } if slot != self.assignment.slot => {
+                self.acceptor.close(slot, &self.registry);
+            }
+            other => warn!("unexpected message {other:?}"),
         }
     }
 
@@ -163,21 +181,38 @@ impl<'a, S: Service> Server<'a, S> {
                 return self.acceptor.pause_when_full(now);
             }
             let Some(stream) = self.acceptor.accept(now) else { return };
+            let kept = match &self.balancer {
+                Some(balancer) => balancer.pass(stream),
+                None => Some(stream),
+            };
+            let Some(stream) = kept else { continue };
             self.admit(stream, now, tick);
             let limit = self.assignment.config.connection.max_connections;
             if limit.is_some_and(|limit| self.accepted >= limit.get()) {
-                return self.retire(now);
+                return self.recycle(now);
             }
         }
     }
 
-    fn admit(&mut self, stream: TcpStream, now: Instant, tick: Tick) {
+    pub(super) fn admit(&mut self, stream: TcpStream, now: Instant, tick: Tick) {
         self.accepted += 1;
-        self.assignment.seat.set(Word::Accepted, self.accepted);
+        let seat = self.assignment.seat;
+        seat.set(Word::Accepted, self.accepted);
+        // At once, for siblings that compare.
+        seat.set(Word::Connections, self.connections.len() as u64 + 1);
         if let Err(error) = self.connections.insert(&self.registry, stream, tick) {
             warn!("cannot watch a new connection, closing it: {error}");
             let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
             self.acceptor.exhausted(errno, now);
+        }
+    }
+
+    /// Takes what siblings have passed on.
+    fn take_passed(&mut self, now: Instant, tick: Tick) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(stream) = self.balancer.as_mut().and_then(Balancer::take) else { return };
+            self.admit(stream, now, tick);
+            self.balancer.iter().for_each(Balancer::taken);
         }
     }
 
@@ -200,52 +235,14 @@ impl<'a, S: Service> Server<'a, S> {
         }
     }
 
-    /// Leaves the queue to a successor and serves what it has to the end.
-    fn retire(&mut self, now: Instant) {
-        info!(accepted = self.accepted, "retiring");
-        self.acceptor.close(&self.registry);
-        self.phase = Phase::Retiring(now + self.assignment.config.fleet.drain_timeout);
-        self.announce_retirement();
-    }
-
-    /// Accepts what is queued, then no more, and ends what is open, at the latest at `until`.
-    fn drain(&mut self, now: Instant, until: Instant) {
-        if let Phase::Draining(earlier) = self.phase {
-            self.phase = Phase::Draining(until.min(earlier));
-            return;
-        }
-        info!(connections = self.connections.len(), "draining");
-        let tick = self.clock.tick(now);
-        // Better one more than allowed than one that is reset unheard.
-        self.acceptor.resume();
-        for _ in 0..u16::MAX {
-            let Some(stream) = self.acceptor.accept(now) else { break };
-            self.admit(stream, now, tick);
-        }
-        self.acceptor.close(&self.registry);
-        self.connections.drain();
-        if self.phase == Phase::Serving {
-            self.announce_retirement();
-        }
-        self.phase = Phase::Draining(until);
-    }
-
-    fn announce_retirement(&self) {
+    pub(super) fn tell(&self, message: &Message) {
         // A controller that is gone needs no telling, and one that is stopping will not listen.
-        let _ = self.assignment.channel.send(&Message::Retiring, &[]);
+        let _ = self.assignment.channel.send(message, &[]);
     }
 
-    fn stop(&mut self, now: Instant) -> Option<Stop> {
-        let (Phase::Retiring(until) | Phase::Draining(until)) = self.phase else { return None };
-        if self.connections.is_empty() {
-            return Some(Stop::Drained);
-        }
-        (until <= now).then(|| Stop::DeadlineReached { reset: self.connections.reset_all() })
-    }
-
-    fn publish(&self) {
+    fn publish(&self, now: Instant) {
         let seat = self.assignment.seat;
-        seat.add(Word::Heartbeat, 1);
+        seat.set(Word::Heartbeat, self.clock.uptime(now).as_millis() as u64);
         seat.set(Word::Connections, self.connections.len() as u64);
     }
 }
@@ -257,7 +254,8 @@ impl<S: Service> Handler for Server<'_, S> {
         match event.token() {
             SIGNALS => self.signals_ready = true,
             CHANNEL => self.channel_ready = true,
-            Token(token) if token >= FIRST_LISTENER => self.acceptor.mark(token - FIRST_LISTENER),
+            INBOX => self.balancer.iter_mut().for_each(Balancer::mark),
+            token if token.0 >= FIRST_LISTENER => self.acceptor.mark(token),
             _ => self.connections.mark(event),
         }
     }
@@ -270,13 +268,15 @@ impl<S: Service> Handler for Server<'_, S> {
         if std::mem::take(&mut self.channel_ready) {
             self.on_channel(now);
         }
+        self.close_overdue(now);
         self.accept(now, tick);
+        self.take_passed(now, tick);
         let open = self.connections.len();
         self.connections.work(tick);
         if self.connections.len() < open {
             self.connections_ended();
         }
-        self.publish();
+        self.publish(now);
         if self.housekeeping <= now {
             self.housekeeping = now + HEARTBEAT;
             logging::report_dropped();
@@ -285,15 +285,12 @@ impl<S: Service> Handler for Server<'_, S> {
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
-        if self.connections.has_work() || self.acceptor.has_work() {
+        let passed = self.balancer.as_ref().is_some_and(Balancer::has_work);
+        if passed || self.connections.has_work() || self.acceptor.has_work() {
             return Some(now);
         }
         let timer = self.connections.next_timer().map(|tick| self.clock.instant(tick));
-        let until = match self.phase {
-            Phase::Serving => None,
-            Phase::Retiring(until) | Phase::Draining(until) => Some(until),
-        };
-        [timer, until, self.acceptor.retry_at()]
+        [timer, self.until(), self.acceptor.deadline()]
             .into_iter()
             .flatten()
             .chain([now + self.heartbeat])

@@ -5,10 +5,10 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A supervisor, its clock, and pids given out like a kernel does.
-struct World {
-    supervisor: Supervisor,
-    now: Instant,
-    next_pid: i32,
+pub(super) struct World {
+    pub(super) supervisor: Supervisor,
+    pub(super) now: Instant,
+    pub(super) next_pid: i32,
     /// Everything decided so far that was not asked for yet.
     actions: Vec<Action>,
 }
@@ -34,7 +34,7 @@ impl World {
     }
 
     /// A fleet with all workers ready; their pids are 100, 101, …
-    fn serving(slots: u32) -> Self {
+    pub(super) fn serving(slots: u32) -> Self {
         let mut world = Self::new(slots);
         for slot in 0..slots {
             world.on(Event::Ready(pid(100 + slot as i32)));
@@ -44,7 +44,7 @@ impl World {
     }
 
     /// An event, with every fork it leads to succeeding.
-    fn on(&mut self, event: Event) {
+    pub(super) fn on(&mut self, event: Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let mut decided = Vec::new();
@@ -60,32 +60,40 @@ impl World {
     }
 
     /// Lets time pass a second at a time, with all workers beating but `silent`.
-    fn pass(&mut self, seconds: u32, silent: &[Pid]) {
+    pub(super) fn pass(&mut self, seconds: u32, silent: &[Pid]) {
         for _ in 0..seconds {
             self.now += SECOND;
             for pid in self.supervisor.pids() {
                 if !silent.contains(&pid) {
-                    self.on(Event::Beat(pid));
+                    self.on(Event::Beat(pid, self.now));
                 }
             }
             self.on(Event::Tick);
         }
     }
 
-    fn take(&mut self) -> Vec<Action> {
+    /// Lets time pass until something is to be decided, at most a second.
+    pub(super) fn pass_to_deadline(&mut self) {
+        let due = self.supervisor.deadline().expect("something to wait for");
+        assert!(due > self.now, "a deadline that has passed would spin");
+        self.now = due.min(self.now + SECOND);
+        self.on(Event::Tick);
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
 
-    fn kill(&mut self, number: i32) {
-        self.on(Event::Exited(pid(number), Ending::Signal(Signal::SIGKILL)));
+    pub(super) fn kill(&mut self, number: i32) {
+        self.on(Event::Exited(pid(number), Ending::Signal(9)));
     }
 
-    fn spawned(&mut self) -> usize {
+    pub(super) fn spawned(&mut self) -> usize {
         self.take().iter().filter(|action| matches!(action, Action::Spawn(_))).count()
     }
 }
 
-fn pid(number: i32) -> Pid {
+pub(super) fn pid(number: i32) -> Pid {
     Pid::from_raw(number)
 }
 
@@ -133,8 +141,10 @@ fn a_crash_loop_backs_off() {
             waits.push(*wait);
             world.on(Event::Tick);
             assert_eq!(world.spawned(), 0, "not before its time");
-            world.now += *wait;
-            world.on(Event::Tick);
+            let due = world.now + *wait;
+            while world.now < due {
+                world.pass_to_deadline();
+            }
             assert_eq!(world.spawned(), 1);
         }
         worker = world.next_pid - 1;
@@ -152,14 +162,16 @@ fn a_failed_fork_is_tried_again_later_and_never_in_a_circle() {
     let until = world.now + 10 * SECOND;
     let (mut forks, mut actions) = (0, Vec::new());
     let supervisor = &mut world.supervisor;
-    let killed = Event::Exited(pid(100), Ending::Signal(Signal::SIGKILL));
+    let killed = Event::Exited(pid(100), Ending::Signal(9));
     supervisor.on(killed, world.now, &mut actions);
     while world.now < until {
         if std::mem::take(&mut actions).contains(&Action::Spawn(1)) {
             forks += 1;
             supervisor.on(Event::NotSpawned(1), world.now, &mut actions);
         } else {
-            world.now = supervisor.deadline().expect("another try");
+            let due = supervisor.deadline().expect("another try");
+            assert!(due > world.now, "a deadline that has passed would spin");
+            world.now = due.min(world.now + SECOND);
             supervisor.on(Event::Tick, world.now, &mut actions);
         }
     }
@@ -169,8 +181,13 @@ fn a_failed_fork_is_tried_again_later_and_never_in_a_circle() {
 #[test]
 fn a_hung_worker_is_replaced_first_and_killed_then() {
     let mut world = World::serving(2);
-    world.pass(29, &[pid(100)]);
+    world.pass(1, &[pid(100)]);
     assert_eq!(world.take(), []);
+    world.pass(28, &[pid(100)]);
+    let actions = world.take();
+    assert_eq!(actions[0], Action::Report(Report::Unresponsive(1, pid(100))));
+    assert_eq!(actions[1..], [Action::Rescue(1, pid(101))], "a sibling helps meanwhile");
+    assert_eq!(world.supervisor.healthy(), [2]);
     world.pass(1, &[pid(100)]);
     let actions = world.take();
     assert!(actions.contains(&Action::Report(Report::Hung(1, pid(100)))));
@@ -222,8 +239,7 @@ fn a_first_generation_that_only_crashes_ends_the_controller_in_time() {
         if let Some(&worker) = world.supervisor.pids().first() {
             world.kill(worker.as_raw());
         } else {
-            world.now = world.supervisor.deadline().expect("something to wait for");
-            world.on(Event::Tick);
+            world.pass_to_deadline();
         }
         assert!(world.now - start <= BOOT_TIMEOUT);
     }

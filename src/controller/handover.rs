@@ -1,0 +1,124 @@
+//! What one image of the controller leaves to the next: who runs, and which descriptor is what.
+//!
+//! The note is JSON in a memfd. Its version changes when an older build could no longer understand it;
+//! a build that is about to take over is asked for the version it speaks before anything is risked.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::listeners::Member;
+use crate::config::Endpoint;
+use crate::process::exec;
+
+/// The version of the note, and of the messages on the channels.
+pub const VERSION: u32 = 1;
+
+/// The variable that says where the note is: `DESCRIPTOR:PID`; or `check`, to be asked for the version.
+pub const VARIABLE: &str = "TCP_ECHO_HANDOVER";
+
+/// The note. Descriptors are numbers; they stay open across the exec.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Handover {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The build that leaves the note.
+    pub from: String,
+    /// Its settings, as a configuration file.
+    pub settings: String,
+    /// The shared memory.
+    pub statistics: RawFd,
+    /// The locked pid file.
+    pub pid_file: Option<(PathBuf, RawFd)>,
+    /// The claimed addresses: what was asked for, what was bound, and the socket.
+    pub claims: Vec<(Endpoint, Endpoint, RawFd)>,
+    /// The slots' sockets.
+    pub sockets: Vec<(u32, RawFd)>,
+    /// The order of the groups.
+    pub(super) members: Vec<Member>,
+    /// The addresses whose groups are not all ours.
+    pub foreign: Vec<SocketAddr>,
+    /// The addresses of the sockets that the service manager has passed; if any, they are all.
+    pub passed: Vec<Endpoint>,
+    /// The sockets that the service manager keeps: slot and place.
+    pub stored: Vec<(u32, usize)>,
+    /// The slots' inboxes: what to write to, and what to read from.
+    pub inboxes: Vec<(u32, RawFd, RawFd)>,
+    /// The workers.
+    pub workers: Vec<HandedWorker>,
+    /// Reloads so far, and those that were refused or given up.
+    pub reloads: (u64, u64),
+}
+
+/// A worker that goes on under the next image.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HandedWorker {
+    /// Its pid.
+    pub pid: i32,
+    /// Its slot, from 1.
+    pub slot: u32,
+    /// The controller's end of its channel.
+    pub channel: RawFd,
+    /// Its seat in the statistics.
+    pub seat: usize,
+    /// How much longer it may live, in milliseconds, if it has left its slot.
+    pub leaving_ms: Option<u64>,
+}
+
+impl Handover {
+    /// Takes the note that the image before has left in this process, if there is one.
+    ///
+    /// # Errors
+    /// There is one and it cannot be understood.
+    pub fn take() -> io::Result<Option<Self>> {
+        let Ok(value) = std::env::var(VARIABLE) else { return Ok(None) };
+        exec::forget_variables(&[VARIABLE]);
+        let Some((descriptor, pid)) = value.split_once(':') else { return Ok(None) };
+        // A variable that was meant for another process means nothing.
+        if pid.parse() != Ok(std::process::id()) {
+            return Ok(None);
+        }
+        let descriptor = descriptor.parse().map_err(io::Error::other)?;
+        let note: Self = serde_json::from_slice(&exec::read_note(descriptor)?)?;
+        if note.version != VERSION {
+            return Err(io::Error::other(format!("handover version {} is not ours", note.version)));
+        }
+        Ok(Some(note))
+    }
+
+    /// Writes the note down; returns its descriptor and the value of [`VARIABLE`].
+    ///
+    /// # Errors
+    /// No memory, or no descriptors.
+    pub fn leave(&self) -> io::Result<(OwnedFd, String)> {
+        let note = exec::leave_note(&serde_json::to_vec(self)?)?;
+        let number = std::os::fd::AsRawFd::as_raw_fd(&note);
+        Ok((note, format!("{number}:{}", std::process::id())))
+    }
+
+    /// All descriptors that the note names.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let sockets = self.sockets.iter().map(|(_, socket)| *socket);
+        let claims = self.claims.iter().map(|(.., socket)| *socket);
+        let channels = self.workers.iter().map(|worker| worker.channel);
+        let others =
+            [self.statistics].into_iter().chain(self.pid_file.as_ref().map(|(_, file)| *file));
+        let inboxes = self.inboxes.iter().flat_map(|(_, outbox, inbox)| [*outbox, *inbox]);
+        sockets.chain(claims).chain(channels).chain(inboxes).chain(others).collect()
+    }
+}
+
+/// Whether this process is only asked for the version that it speaks, and the answer.
+pub fn answer() -> Option<String> {
+    (std::env::var(VARIABLE).ok()? == "check").then(version_line)
+}
+
+/// What a build says that can take over from this one.
+pub fn version_line() -> String {
+    format!("handover {VERSION}\n")
+}

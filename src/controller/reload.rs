@@ -1,0 +1,223 @@
+//! Reload and upgrade: ask the build that is about to take over, then become it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tracing::{error, info, warn};
+
+use super::Controller;
+use super::handover::{HandedWorker, Handover, VARIABLE, VERSION, version_line};
+use super::spawn::FOR_CONTROLLER;
+use crate::process::exec;
+use crate::process::wait::Ending;
+
+/// How long the new build may take to check its configuration.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a reload stands.
+#[derive(Debug, Default)]
+pub(super) struct Reload {
+    /// Somebody has asked for one that has not begun. Any number of requests is one.
+    wanted: bool,
+    /// One has begun in this turn.
+    begun: bool,
+    check: Option<Check>,
+    /// How many there were.
+    pub(super) done: u64,
+    /// How many were refused or given up.
+    pub(super) failed: u64,
+}
+
+/// The new build, checking the configuration.
+#[derive(Debug)]
+struct Check {
+    pid: Pid,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    deadline: Instant,
+}
+
+impl Reload {
+    /// Goes on counting.
+    pub(super) fn resume((done, failed): (u64, u64)) -> Self {
+        Self { done, failed, ..Self::default() }
+    }
+
+    /// Notes that one is wanted.
+    pub(super) fn request(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Whether one is under way.
+    pub(super) fn is_active(&self) -> bool {
+        self.check.is_some() || self.begun
+    }
+
+    /// When the check has taken too long.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.check.as_ref().map(|check| check.deadline)
+    }
+}
+
+impl Controller<'_> {
+    /// Goes on with a reload if there is one to go on with.
+    pub(super) fn advance_reload(&mut self, now: Instant) {
+        if self.supervisor.is_stopping() {
+            self.reload.wanted = false;
+        }
+        match &self.reload.check {
+            Some(check) if check.deadline <= now => {
+                let pid = check.pid;
+                self.reload.check = None;
+                self.signal(pid, Signal::SIGKILL);
+                self.refuse_reload("the check has taken too long");
+            }
+            None if self.reload.wanted && self.supervisor.is_steady() => {
+                self.reload.wanted = false;
+                info!(program = %self.invocation.program.display(), "reloading");
+                // Even one that is over in a moment must be announced.
+                self.reload.begun = true;
+                self.notify(now);
+                self.reload.begun = false;
+                match self.begin_check(now) {
+                    Ok(check) => self.reload.check = Some(check),
+                    Err(error) => {
+                        let program = self.invocation.program.display();
+                        self.refuse_reload(&format!("cannot run {program}: {error}"));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn begin_check(&self, now: Instant) -> io::Result<Check> {
+        let mut command = Command::new(&self.invocation.program);
+        command.args(self.invocation.arguments.iter().skip(1)).arg("--check-config");
+        FOR_CONTROLLER.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        command.env(VARIABLE, "check").stdin(Stdio::null());
+        let mut check = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let pipes = check.stdout.take().zip(check.stderr.take());
+        let (stdout, stderr) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
+        // Its end is told like that of every process of ours, by `reap`.
+        let pid = Pid::from_raw(check.id() as i32);
+        let (stdout, stderr) = (stdout.into(), stderr.into());
+        Ok(Check { pid, stdout, stderr, deadline: now + CHECK_TIMEOUT })
+    }
+
+    /// If `pid` is the check, takes its answer. Returns whether it was.
+    pub(super) fn on_check_ending(&mut self, pid: Pid, ending: Ending) -> bool {
+        if self.reload.check.as_ref().is_none_or(|check| check.pid != pid) {
+            return false;
+        }
+        let Some(check) = self.reload.check.take() else { return false };
+        let answer = read_what_is_there(check.stdout);
+        if ending.code() != Some(0) {
+            let said = read_what_is_there(check.stderr);
+            let reason = said.lines().next().unwrap_or("it said nothing");
+            self.refuse_reload(&format!("{reason} ({ending})"));
+        } else if !answer.ends_with(&version_line()) {
+            self.refuse_reload("it is no tcp-echo that could take over from this one");
+        } else if self.supervisor.is_stopping() {
+            info!("stopping, so not reloaded");
+        } else if let Err(error) = self.become_next() {
+            self.refuse_reload(&format!("cannot become the new build: {error}"));
+        }
+        true
+    }
+
+    fn refuse_reload(&mut self, reason: &str) {
+        self.reload.failed += 1;
+        error!(failed = self.reload.failed, "reload refused, everything stays as it was: {reason}");
+    }
+
+    /// The point of no return, if all goes well.
+    fn become_next(&mut self) -> io::Result<()> {
+        // Signals that have arrived are acted on by this image; those to come wait for the next.
+        self.on_signals();
+        let note = self.handover();
+        let (descriptor, value) = note.leave()?;
+        let mut keep = note.descriptors();
+        keep.push(descriptor.as_raw_fd());
+        let once = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", VARIABLE];
+        let mut environment: Vec<(OsString, OsString)> =
+            std::env::vars_os().filter(|(name, _)| once.iter().all(|once| name != once)).collect();
+        environment.push((VARIABLE.into(), value.into()));
+        Err(exec::replace(&self.invocation, &environment, &keep))
+    }
+
+    fn handover(&self) -> Handover {
+        let inheritance = self.supervisor.inheritance(Instant::now());
+        let workers = inheritance.into_iter().filter_map(|worker| {
+            let handle = self.handles.get(&worker.pid)?;
+            Some(HandedWorker {
+                pid: worker.pid.as_raw(),
+                slot: worker.slot,
+                channel: handle.channel.as_raw_fd(),
+                seat: handle.seat,
+                leaving_ms: worker.leaving.map(|left| left.as_millis() as u64),
+            })
+        });
+        let claims = self.claims.iter();
+        Handover {
+            version: VERSION,
+            from: env!("CARGO_PKG_VERSION").into(),
+            settings: self.config.settings.to_table().to_string(),
+            statistics: self.statistics.file().as_raw_fd(),
+            pid_file: self
+                .pid_file
+                .as_ref()
+                .map(|file| (file.path().to_owned(), file.descriptor())),
+            claims: claims
+                .map(|claim| (claim.wanted, claim.endpoint, claim.socket.as_raw_fd()))
+                .collect(),
+            sockets: self
+                .listeners
+                .iter()
+                .map(|(slot, socket)| (slot, socket.as_raw_fd()))
+                .collect(),
+            members: self.listeners.members().to_vec(),
+            foreign: self.listeners.foreign().to_vec(),
+            passed: self.passed.clone(),
+            stored: self.manager.stored(),
+            inboxes: self.inboxes.numbers(),
+            workers: workers.collect(),
+            reloads: (self.reload.done, self.reload.failed),
+        }
+    }
+
+    /// All workers are new.
+    pub(super) fn on_renewed(&mut self) {
+        self.reload.done += 1;
+        let version = env!("CARGO_PKG_VERSION");
+        info!(version, done = self.reload.done, "reloaded");
+    }
+
+    /// The new workers do not start.
+    pub(super) fn on_not_renewed(&mut self, slot: u32) {
+        self.reload.failed += 1;
+        let failed = self.reload.failed;
+        warn!(
+            slot,
+            failed, "reload given up: the new worker does not get ready, the old ones stay"
+        );
+    }
+}
+
+/// What a process has written that has ended; a pipe holds it all.
+fn read_what_is_there(pipe: OwnedFd) -> String {
+    // One that it has started itself might keep the pipe open.
+    let _ = fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+    let mut text = Vec::new();
+    let _ = File::from(pipe).take(64 * 1024).read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}

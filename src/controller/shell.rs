@@ -1,0 +1,265 @@
+//! What the controller hears and what it does: signals, messages and endings in, actions out.
+
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tracing::{error, info, warn};
+
+use super::supervisor::{Action, Event, Report};
+use super::{Controller, report};
+use crate::exit::Exit;
+use crate::logging;
+use crate::process::channel::{Message, Received};
+use crate::process::daemon;
+use crate::process::signals::SignalStream;
+use crate::process::wait::Ending;
+use crate::stats::Word;
+
+/// How long the queue of a slot that is given up is still looked after: a handshake that has begun
+/// must be able to end.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+impl Controller<'_> {
+    pub(super) fn tell(&mut self, event: Event) {
+        self.supervisor.on(event, Instant::now(), &mut self.actions);
+    }
+
+    pub(super) fn on_signals(&mut self) {
+        let mut stop = false;
+        for signal in self.signals.as_mut().map(SignalStream::pending).unwrap_or_default() {
+            if !matches!(signal, Signal::SIGCHLD | Signal::SIGUSR1) {
+                info!("received {signal}");
+            }
+            match signal {
+                Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => stop = true,
+                Signal::SIGHUP => self.reload.request(),
+                Signal::SIGTTIN => self.tell(Event::More),
+                Signal::SIGTTOU => self.tell(Event::Fewer),
+                Signal::SIGUSR1 => {
+                    for pid in self.supervisor.pids() {
+                        self.signal(pid, Signal::SIGUSR1);
+                    }
+                }
+                // The dead are collected on every turn.
+                Signal::SIGCHLD => {}
+                other => warn!("{other} is not supported yet"),
+            }
+        }
+        // Two different ones at the same time are one.
+        if stop {
+            self.tell(Event::Stop);
+        }
+    }
+
+    /// Reads what a worker has to say, to the end.
+    pub(super) fn on_channel(&mut self, pid: Pid) {
+        loop {
+            let Some(handle) = self.handles.get(&pid) else { return };
+            let slot = handle.slot;
+            match handle.channel.receive() {
+                Ok(Received::Message(message, sockets)) => {
+                    self.on_message(pid, slot, message, sockets);
+                }
+                // The ending of one that has closed is told by SIGCHLD.
+                Ok(Received::Nothing | Received::Closed) => return,
+                // A worker that is not understood cannot be led.
+                Err(error) => {
+                    self.on_failed(pid, slot, format!("unreadable message: {error}"));
+                    return self.signal(pid, Signal::SIGKILL);
+                }
+            }
+        }
+    }
+
+    fn on_message(&mut self, pid: Pid, slot: u32, message: Message, sockets: Vec<OwnedFd>) {
+        match message {
+            Message::Ready => self.on_ready(pid, slot, sockets),
+            Message::Retiring => self.tell(Event::Retiring(pid)),
+            Message::Draining => self.tell(Event::Draining(pid)),
+            Message::Closed { slot } => self.on_closed(slot, pid),
+            Message::Failed(reason) => self.on_failed(pid, slot, reason),
+            other => warn!(slot, worker_pid = pid.as_raw(), "unexpected message {other:?}"),
+        }
+    }
+
+    fn on_ready(&mut self, pid: Pid, slot: u32, sockets: Vec<OwnedFd>) {
+        // Nobody waits for one that was given up.
+        if !self.supervisor.is_in_slot(pid) || self.closing {
+            return;
+        }
+        for socket in sockets {
+            if let Err(error) = self.listeners.start(slot, socket, &self.config.listen) {
+                self.on_failed(pid, slot, error.to_string());
+                return self.signal(pid, Signal::SIGKILL);
+            }
+        }
+        self.store_sockets(slot);
+        self.tell(Event::Ready(pid));
+    }
+
+    /// All of the first generation fail alike: it is said once, at the end.
+    fn on_failed(&mut self, pid: Pid, slot: u32, reason: String) {
+        if self.serving {
+            error!(slot, worker_pid = pid.as_raw(), "{reason}");
+        } else {
+            self.failure.get_or_insert(reason);
+        }
+    }
+
+    fn on_closed(&mut self, slot: u32, pid: Pid) {
+        let before = self.heirs.len();
+        self.heirs.retain(|heir| *heir != (slot, pid));
+        if self.heirs.len() < before {
+            self.listeners.closed(slot);
+        }
+    }
+
+    pub(super) fn on_ending(&mut self, pid: Pid, ending: Ending) {
+        if self.on_check_ending(pid, ending) {
+            return;
+        }
+        // What is still to be sent to it would reach nobody, or another process of the same number.
+        self.actions.retain(|action| !matches!(action, Action::Signal(to, _) if *to == pid));
+        // What it said last comes before its end.
+        self.on_channel(pid);
+        let inherited: Vec<u32> =
+            self.heirs.iter().filter(|heir| heir.1 == pid).map(|heir| heir.0).collect();
+        inherited.into_iter().for_each(|slot| self.on_closed(slot, pid));
+        if let Some(handle) = self.handles.remove(&pid) {
+            let channel = handle.channel.as_raw_fd();
+            let _ = mio::event::Source::deregister(&mut SourceFd(&channel), &self.registry);
+            self.statistics.free_seat(handle.seat);
+        }
+        self.tell(Event::Exited(pid, ending));
+    }
+
+    /// Compares what the workers have stamped with the time. A stamp from the future is as good as
+    /// one from now: nothing in the shared memory can do more than that.
+    pub(super) fn look_at_heartbeats(&mut self, now: Instant) {
+        let uptime = self.clock.uptime(now).as_millis() as u64;
+        let beats: Vec<(Pid, u64)> = self
+            .handles
+            .iter()
+            .map(|(&pid, handle)| (pid, self.statistics.seat(handle.seat).get(Word::Heartbeat)))
+            .filter(|(_, stamp)| *stamp > 0)
+            .collect();
+        for (pid, stamp) in beats {
+            let age = Duration::from_millis(uptime.saturating_sub(stamp));
+            if let Some(at) = now.checked_sub(age) {
+                self.tell(Event::Beat(pid, at));
+            }
+        }
+    }
+
+    /// Carries out what the brain has decided, and what it decides upon hearing of that.
+    pub(super) fn act(&mut self) -> ControlFlow<Exit> {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                match action {
+                    Action::Spawn(slot) => self.spawn(slot),
+                    Action::Signal(pid, signal) => self.signal(pid, signal),
+                    Action::Retire(pid) => self.retire(pid),
+                    Action::CloseSlot(slot, heir) => self.close_slot(slot, heir),
+                    Action::Rescue(slot, pid) => self.adopt(slot, pid, None),
+                    Action::Release(slot, pid) => self.send(pid, &Message::Release { slot }, &[]),
+                    Action::CloseListeners => {
+                        self.closing = true;
+                        self.listeners.clear();
+                        self.claims.clear();
+                    }
+                    Action::Report(report) => self.report(report),
+                    Action::Exit(exit) => return ControlFlow::Break(exit),
+                }
+            }
+        }
+        self.steer();
+        self.list_healthy();
+        ControlFlow::Continue(())
+    }
+
+    /// The successor accepts from the slot's queues; those that are no longer wanted are left to the
+    /// one that goes.
+    fn retire(&mut self, pid: Pid) {
+        let Some(slot) = self.handles.get(&pid).map(|handle| handle.slot) else { return };
+        let has_heirlooms = self.listeners.give_up_others(slot, &self.endpoints);
+        if has_heirlooms {
+            self.heirs.push((slot, pid));
+            self.unstore_sockets(slot);
+            self.store_sockets(slot);
+        }
+        self.send_retire(pid, if has_heirlooms { LAST_CALL } else { Duration::ZERO });
+    }
+
+    fn close_slot(&mut self, slot: u32, heir: Option<Pid>) {
+        match heir {
+            Some(pid) if self.handles.get(&pid).is_some_and(|handle| handle.slot == slot) => {
+                self.heirs.push((slot, pid));
+                self.send_retire(pid, LAST_CALL);
+            }
+            Some(pid) => {
+                self.heirs.push((slot, pid));
+                self.adopt(slot, pid, Some(LAST_CALL));
+            }
+            None => {}
+        }
+        self.listeners.give_up(slot);
+        self.unstore_sockets(slot);
+        if heir.is_none() {
+            self.listeners.closed(slot);
+        }
+    }
+
+    fn adopt(&self, slot: u32, pid: Pid, time: Option<Duration>) {
+        let for_ms = time.map(|time| time.as_millis() as u64);
+        self.send(pid, &Message::Adopt { slot, for_ms }, &self.listeners.of(slot));
+    }
+
+    fn send_retire(&self, pid: Pid, accept: Duration) {
+        let fleet = &self.config.fleet;
+        let retire = Message::Retire {
+            accept_ms: accept.as_millis() as u64,
+            drain_ms: fleet.drain_timeout.as_millis() as u64,
+            spread_ms: fleet.drain_spread.as_millis() as u64,
+        };
+        self.send(pid, &retire, &[]);
+    }
+
+    pub(super) fn send(&self, pid: Pid, message: &Message, sockets: &[BorrowedFd<'_>]) {
+        let Some(handle) = self.handles.get(&pid) else { return };
+        if let Err(error) = handle.channel.send(message, sockets) {
+            warn!(slot = handle.slot, worker_pid = pid.as_raw(), "cannot tell a worker: {error}");
+        }
+    }
+
+    pub(super) fn signal(&self, pid: Pid, signal: Signal) {
+        // Only a process that has not been reaped is ever named here, so the pid is not another's.
+        if let Err(errno) = kill(pid, signal) {
+            warn!(worker_pid = pid.as_raw(), "cannot send {signal}: {errno}");
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Serving(_) => {
+                self.serving = true;
+                if let Some(reason) = self.failure.take() {
+                    error!("{reason}");
+                }
+                if let Some(launch) = self.launch.take() {
+                    launch.succeeded();
+                    let _ = daemon::release_terminal();
+                    logging::reopen();
+                }
+            }
+            Report::Renewed => return self.on_renewed(),
+            Report::NotRenewed(slot) => return self.on_not_renewed(slot),
+            _ => {}
+        }
+        let since = |pid: &Pid| self.handles.get(pid).map(|handle| handle.since.elapsed());
+        report::log(report, &self.endpoints, since);
+    }
+}

@@ -1,0 +1,136 @@
+//! `--balance least-connections`: passing connections to a sibling that has fewer.
+//!
+//! The kernel's hash spreads many connections evenly, but not a few. Whoever accepts a connection
+//! compares its own number with its siblings' and passes the socket on if somebody has clearly fewer.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use crate::assignment::Exchange;
+use crate::process::channel::{Channel, Message, Received};
+use crate::stats::{Seat, Siblings, Word};
+
+/// A worker's part in the exchange.
+#[derive(Debug)]
+pub(super) struct Balancer<'a> {
+    inbox: Channel,
+    outboxes: Vec<(u32, Channel)>,
+    siblings: Siblings<'a>,
+    own: Seat<'a>,
+    slot: u32,
+    /// Whether something may wait in the inbox.
+    ready: bool,
+}
+
+impl<'a> Balancer<'a> {
+    /// Takes part, with the inbox registered under `token`.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub(super) fn new(
+        exchange: Exchange<'a>,
+        slot: u32,
+        own: Seat<'a>,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        let Exchange { inbox, outboxes, siblings } = exchange;
+        registry.register(&mut SourceFd(&inbox.as_raw_fd()), token, Interest::READABLE)?;
+        // What was passed to the worker before this one is still there.
+        Ok(Self { inbox, outboxes, siblings, own, slot, ready: true })
+    }
+
+    /// Notes that something waits in the inbox.
+    pub(super) fn mark(&mut self) {
+        self.ready = true;
+    }
+
+    /// Whether something may wait in the inbox.
+    pub(super) fn has_work(&self) -> bool {
+        self.ready
+    }
+
+    /// A sibling that was not there before.
+    pub(super) fn add(&mut self, slot: u32, outbox: OwnedFd) {
+        self.outboxes.retain(|(known, _)| *known != slot);
+        self.outboxes.push((slot, outbox.into()));
+    }
+
+    /// Passes a connection that was just accepted to a sibling with clearly fewer; gives it back if
+    /// there is none.
+    pub(super) fn pass(&self, stream: TcpStream) -> Option<TcpStream> {
+        let loads = self.siblings.iter().map(|(slot, seat)| (slot, seat.load()));
+        let Some(slot) = choose(loads, self.slot, self.own.load()) else { return Some(stream) };
+        let outbox = self.outboxes.iter().find(|(known, _)| *known == slot);
+        let seat = self.siblings.iter().find(|(known, _)| *known == slot);
+        let (Some((_, outbox)), Some((_, seat))) = (outbox, seat) else { return Some(stream) };
+        // Counted first, so that the next one sees it; a full inbox is no reason to lose anybody.
+        seat.pass();
+        match outbox.send(&Message::Connection, &[stream.as_fd()]) {
+            Ok(()) => None,
+            Err(_) => Some(stream),
+        }
+    }
+
+    /// A connection is on its way no more. Only now, when it is among our own: in between it would
+    /// count nowhere, and others would pass us more.
+    pub(super) fn taken(&self) {
+        self.own.add(Word::Taken, 1);
+    }
+
+    /// The next connection that a sibling has passed on; say [`Self::taken`] when it is counted.
+    pub(super) fn take(&mut self) -> Option<TcpStream> {
+        while self.ready {
+            match self.inbox.receive() {
+                Ok(Received::Message(Message::Connection, mut sockets)) => {
+                    let Some(socket) = sockets.pop() else { continue };
+                    return Some(TcpStream::from_std(socket.into()));
+                }
+                Ok(Received::Message(..)) => {}
+                Ok(Received::Nothing | Received::Closed) | Err(_) => self.ready = false,
+            }
+        }
+        None
+    }
+}
+
+/// Who is to serve a connection, if not `own` with its `connections`: the sibling with the fewest, if
+/// that leaves it with no more than we would have.
+fn choose(loads: impl Iterator<Item = (u32, u64)>, own: u32, connections: u64) -> Option<u32> {
+    let others = loads.filter(|(slot, _)| *slot != own);
+    let (slot, least) = others.min_by_key(|(_, load)| *load)?;
+    (least < connections).then_some(slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::choose;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_one_with_the_fewest_gets_it() {
+        let loads = [(1, 4), (2, 2), (3, 3)];
+        assert_eq!(choose(loads.into_iter(), 1, 4), Some(2));
+        assert_eq!(choose(loads.into_iter(), 2, 2), None, "that is us");
+        assert_eq!(choose([(1, 4), (2, 4)].into_iter(), 1, 4), None, "nobody has fewer");
+        assert_eq!(choose([].into_iter(), 1, 4), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_accepts_all_end_up_even(accepts in prop::collection::vec(0usize..6, 1..300)) {
+            let mut loads = [0_u64; 6];
+            for accept in accepts {
+                let seen: Vec<(u32, u64)> = (1..).zip(loads).collect();
+                let server = choose(seen.into_iter(), accept as u32 + 1, loads[accept]);
+                loads[server.map_or(accept, |slot| slot as usize - 1)] += 1;
+                let (most, least) = (loads.iter().max().unwrap(), loads.iter().min().unwrap());
+                prop_assert!(most - least <= 1, "{loads:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Many clients at once, and clients that behave badly in numbers: everybody else is served.
+
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use super::support::load::{in_parallel, stream_until, worst_ping};
+use super::support::{Client, End, Turn, alongside, ms, proc, secs};
+
+#[test]
+fn two_thousand_connections_at_once_are_all_served() {
+    let turn = Turn::alone();
+    let server = turn.start(&["--workers", "2", "--idle-timeout", "60"]);
+    let groups = in_parallel(8, |_| (0..250).map(|_| server.connect()).collect::<Vec<_>>());
+    let mut clients: Vec<Client> = groups.into_iter().flatten().collect();
+    assert_eq!(clients.len(), 2000);
+    for round in 1..=2 {
+        clients.iter_mut().for_each(|client| client.send(round * 100));
+        clients.iter_mut().for_each(|client| client.expect(round * 100));
+    }
+    clients.into_iter().for_each(Client::finish);
+    server.stop();
+}
+
+#[test]
+fn a_thousand_clients_that_reset_in_mid_stream_disturb_nobody() {
+    let turn = Turn::alone();
+    let server = turn.start(&["--workers", "2"]);
+    let before = server.workers();
+    let storm = || {
+        in_parallel(8, |thread| {
+            for number in 0..125 {
+                let mut client = server.connect();
+                client.send(64 * 1024);
+                if (thread + number) % 2 == 0 {
+                    client.expect(1000);
+                }
+                client.reset();
+            }
+        });
+    };
+    let (_, echoes) = alongside(
+        |over| {
+            let mut witness = server.connect();
+            let mut echoes = 0;
+            while !over.load(Ordering::SeqCst) {
+                witness.echo(2000);
+                echoes += 1;
+            }
+            witness.finish();
+            echoes
+        },
+        storm,
+    );
+    assert!(echoes > 0, "the witness was there");
+    assert_eq!(server.workers(), before, "no worker was replaced");
+    server.stop();
+}
+
+#[test]
+fn three_hundred_silent_clients_cost_nobody_anything() {
+    let turn = Turn::alone();
+    let server = turn.start(&["--workers", "1", "--idle-timeout", "60"]);
+    let mut silent: Vec<Client> = (0..300).map(|_| server.connect()).collect();
+    let worst = worst_ping(server.address(), secs(1), ms(5));
+    assert!(worst < ms(100), "worst round trip beside 300 silent clients: {worst:?}");
+    for client in &mut silent {
+        client.echo(10);
+    }
+    silent.into_iter().for_each(Client::finish);
+    server.stop();
+}
+
+#[test]
+fn a_hundred_deaf_clients_cost_at_most_a_mebibyte_each_and_delay_nobody() {
+    let turn = Turn::alone();
+    let server = turn.start(&["--workers", "1", "--idle-timeout", "60"]);
+    let worker = server.worker();
+    let before = proc::anonymous_memory(worker);
+    let mut deaf: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    let (worst, sent) = alongside(
+        |over| {
+            let mut sent = 0;
+            while !over.load(Ordering::SeqCst) {
+                for client in &mut deaf {
+                    sent += client.send_until_stuck(ms(1), 1024 * 1024);
+                }
+            }
+            sent
+        },
+        || worst_ping(server.address(), secs(4), ms(5)),
+    );
+    let grown = proc::anonymous_memory(worker).saturating_sub(before);
+    println!("{sent} bytes sent by 100 deaf clients; grown by {grown}; worst ping {worst:?}");
+    assert!(sent > 100 * 1024 * 1024, "the deaf clients have sent a lot: {sent}");
+    assert!(grown <= 100 * 1024 * 1024, "the worker has grown by {grown} bytes");
+    assert!(worst < secs(1), "worst round trip beside 100 deaf clients: {worst:?}");
+    assert_eq!(server.worker(), worker, "the worker was not replaced");
+    deaf_clients_still_get_their_bytes(deaf);
+    server.assert_echoes();
+    server.stop();
+}
+
+/// Not a byte was dropped to keep the memory small: those who begin to read get everything.
+fn deaf_clients_still_get_their_bytes(deaf: Vec<Client>) {
+    for mut client in deaf.into_iter().take(10) {
+        client.half_close();
+        client.expect(client.outstanding());
+        assert_eq!(client.end_within(secs(5)), End::Fin);
+    }
+}
+
+#[test]
+fn a_ping_beside_four_full_speed_streams_in_one_worker_stays_under_100_ms() {
+    let turn = Turn::alone();
+    let server = turn.start(&["--workers", "1"]);
+    let (worst, bytes) = alongside(
+        |over| in_parallel(4, |_| stream_until(server.address(), over)),
+        || {
+            // The streams need a moment to fill their buffers.
+            thread::sleep(ms(300));
+            worst_ping(server.address(), secs(3), ms(5))
+        },
+    );
+    let total: u64 = bytes.iter().sum();
+    println!("worst ping {worst:?} beside {} MiB streamed", total >> 20);
+    assert!(bytes.iter().all(|&one| one > 1 << 20), "every stream moved: {bytes:?}");
+    assert!(worst < ms(100), "worst round trip beside four streams: {worst:?}");
+    server.stop();
+}

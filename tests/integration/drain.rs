@@ -1,0 +1,231 @@
+//! The end: nothing that was under way is lost, nobody can hold it up, and the exit code is 0.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::support::client::{End, uninterrupted};
+use super::support::pattern::Pattern;
+use super::support::{Client, SOON, Server, Turn, assert_between, ms, proc, secs, wait_until};
+
+const TRANSFER: usize = 8 << 20;
+
+/// Sends 8 MiB, reads slowly, and lets `strike` happen after the first MiB; everything must come
+/// back, and then the FIN.
+fn transfer_with(server: &Server, half_close: bool, strike: impl FnOnce()) {
+    let stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(secs(10))).unwrap();
+    stream.set_write_timeout(Some(secs(10))).unwrap();
+    let pattern = Pattern::new(8);
+    let data = pattern.start(TRANSFER);
+    let mut strike = Some(strike);
+    let (mut writer, mut reader) = (&stream, &stream);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            writer.write_all(&data).expect("the server takes what was begun");
+            if half_close {
+                writer.shutdown(Shutdown::Write).unwrap();
+            }
+        });
+        let mut chunk = vec![0; 128 * 1024];
+        let mut received = 0;
+        loop {
+            let length = uninterrupted(|| reader.read(&mut chunk)).expect("the echo goes on");
+            if length == 0 {
+                break;
+            }
+            pattern.check(received as u64, &chunk[..length]).unwrap();
+            received += length;
+            if received > 1 << 20 {
+                strike.take().into_iter().for_each(|strike| strike());
+            }
+            // 8 MiB in 64 bites take at least a third of a second.
+            thread::sleep(ms(5));
+        }
+        assert_eq!(received, TRANSFER, "all of it came back");
+    });
+}
+
+#[test]
+fn term_during_a_transfer_lets_the_client_have_all_of_it() {
+    let turn = Turn::shared();
+    for half_close in [true, false] {
+        let mut server = turn.start(&["--workers", "2"]);
+        let begin = Instant::now();
+        transfer_with(&server, half_close, || server.signal(Signal::SIGTERM));
+        assert_eq!(server.wait_exit(SOON), Some(0));
+        assert!(begin.elapsed() < secs(8), "within the deadline: {:?}", begin.elapsed());
+        let said = |what: &str| {
+            let lines = server.log.with("controller[").into_iter();
+            lines.filter(|line| line.text.ends_with(what)).count()
+        };
+        assert_eq!((said(": draining"), said(": stopped")), (1, 1));
+    }
+}
+
+#[test]
+fn ctrl_c_on_the_group_is_the_same_as_term() {
+    let turn = Turn::shared();
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        let mut server = turn.start(&["--workers", "2"]);
+        transfer_with(&server, true, || match signal {
+            Signal::SIGINT => server.signal_group(signal),
+            _ => server.signal(signal),
+        });
+        assert_eq!(server.wait_exit(SOON), Some(0), "exit code after {signal}");
+        assert_eq!(server.log.count("respawning"), 0);
+    }
+}
+
+#[test]
+fn term_to_the_whole_group_loses_nothing_either() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "2"]);
+    transfer_with(&server, true, || server.signal_group(Signal::SIGTERM));
+    assert_eq!(server.wait_exit(SOON), Some(0));
+    assert_eq!(server.log.count("worker ready"), 2, "nobody is replaced at the end");
+}
+
+#[test]
+fn an_idle_client_gets_a_fin_and_the_daemon_ends_as_soon_as_it_closes() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "1"]);
+    let mut idle = server.connect();
+    idle.echo(100);
+    let begin = Instant::now();
+    server.signal(Signal::SIGTERM);
+    idle.expect_fin();
+    assert!(begin.elapsed() < secs(2), "the FIN comes at once: {:?}", begin.elapsed());
+    drop(idle);
+    assert_eq!(server.wait_exit(SOON), Some(0));
+    assert!(begin.elapsed() < secs(4), "nothing else is waited for: {:?}", begin.elapsed());
+}
+
+#[test]
+fn a_daemon_without_clients_ends_at_once() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "4"]);
+    let begin = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(SOON), Some(0));
+    assert!(begin.elapsed() < secs(2), "{:?}", begin.elapsed());
+    server.log.wait_for(SOON, "stopped");
+}
+
+/// A client that has sent a lot and reads nothing.
+fn deaf_client(server: &Server) -> Client {
+    let mut deaf = server.connect();
+    deaf.send_until_stuck(ms(200), 64 << 20);
+    deaf
+}
+
+#[test]
+fn a_deaf_client_cannot_hold_the_end_longer_than_the_graceful_timeout() {
+    let turn = Turn::shared();
+    let args = ["--workers", "2", "--graceful-timeout", "2s"];
+    let mut server = turn.start(&args);
+    let mut deaf = deaf_client(&server);
+    let begin = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(secs(6)), Some(0));
+    assert_between("time to the end", begin.elapsed(), ms(1500), ms(3500));
+    let (_, end) = deaf.read_to_end(secs(2));
+    assert_eq!(end, End::Reset, "the deadline resets what is left");
+}
+
+#[test]
+fn a_second_term_ends_it_within_a_second() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "2", "--graceful-timeout", "60s"]);
+    let _deaf = deaf_client(&server);
+    server.signal(Signal::SIGTERM);
+    server.log.wait_for(SOON, "draining");
+    // The deaf client really holds it: that it does not end is what passes the time here.
+    thread::sleep(ms(700));
+    assert_eq!(server.exit_code(), None, "it still drains");
+    let second = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(secs(3)), Some(0));
+    assert!(second.elapsed() < secs(1), "{:?}", second.elapsed());
+}
+
+#[test]
+fn the_shutdown_delay_keeps_accepting() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "2", "--shutdown-delay", "1s"]);
+    let begin = Instant::now();
+    server.signal(Signal::SIGTERM);
+    server.log.wait_for(SOON, "draining");
+    while begin.elapsed() < ms(800) {
+        server.assert_echoes();
+        thread::sleep(ms(50));
+    }
+    assert_eq!(server.wait_exit(SOON), Some(0));
+    assert_between("time to the end", begin.elapsed(), ms(950), ms(3000));
+    assert!(Client::try_connect(server.address()).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn queued_connections_are_served_before_the_end() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "2"]);
+    let workers: Vec<Pid> = server.workers().into_values().map(Pid::from_raw).collect();
+    for &worker in &workers {
+        kill(worker, Signal::SIGSTOP).unwrap();
+        wait_until(SOON, "the worker stands still", || proc::is_stopped(worker.as_raw()));
+    }
+    let mut queued: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+    queued.iter_mut().for_each(|client| client.send(1000));
+    server.signal(Signal::SIGTERM);
+    server.log.wait_for(SOON, "draining");
+    workers.iter().for_each(|&worker| kill(worker, Signal::SIGCONT).unwrap());
+    for client in &mut queued {
+        client.expect(1000);
+        client.expect_fin();
+    }
+    drop(queued);
+    assert_eq!(server.wait_exit(SOON), Some(0));
+}
+
+#[test]
+fn a_worker_that_dies_during_the_drain_is_not_replaced() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "2", "--graceful-timeout", "3s"]);
+    let _deaf = deaf_client(&server);
+    server.signal(Signal::SIGTERM);
+    server.log.wait_for(SOON, "draining");
+    for pid in server.workers().into_values() {
+        // One of them may have nothing to do and be gone already.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    assert_eq!(server.wait_exit(secs(2)), Some(0));
+    assert_eq!(server.log.count("worker ready"), 2, "two in all");
+}
+
+#[test]
+fn a_hung_worker_cannot_hold_the_end_longer_than_the_graceful_timeout() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "2", "--graceful-timeout", "1s"]);
+    let worker = server.worker();
+    kill(Pid::from_raw(worker), Signal::SIGSTOP).unwrap();
+    wait_until(SOON, "the worker stands still", || proc::is_stopped(worker));
+    let begin = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(secs(6)), Some(0));
+    assert_between("time to the end", begin.elapsed(), Duration::ZERO, ms(3000));
+}
+
+#[test]
+fn term_during_the_boot_ends_it_too() {
+    let turn = Turn::shared();
+    let args = ["--workers", "2", "--graceful-timeout", "1s", "--fault", "hang-at-boot:1"];
+    let mut server = turn.launch(&args).start_unready();
+    server.log.wait_for(SOON, "worker ready");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(SOON), Some(0));
+    assert_eq!(server.log.count("serving on"), 0);
+}

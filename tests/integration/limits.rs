@@ -1,0 +1,175 @@
+//! Limits on connections and descriptors: reached without a loss, left without a stall.
+
+use std::io::{ErrorKind, Read};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::support::client::uninterrupted;
+use super::support::{
+    Client, SOON, Server, Turn, ms, secs, try_for, under_connecting_load, wait_until,
+};
+
+#[test]
+fn a_worker_is_recycled_after_max_connections_and_no_client_notices() {
+    let turn = Turn::alone();
+    let server = turn.start(&["--workers", "2", "--max-connections", "50"]);
+    let (_, tally) = under_connecting_load(server.address(), || {
+        wait_until(secs(15), "ten workers have retired", || server.log.count("retiring") >= 10);
+    });
+    println!("{} retired: {tally:?}", server.log.count("retiring"));
+    tally.assert_unnoticed();
+    assert!(tally.slowest < secs(1), "nobody waits for the replacement: {tally:?}");
+    wait_until(SOON, "two workers at the end", || server.workers().len() == 2);
+    assert_eq!(server.log.count("signal SIG"), 0, "they retire in good health");
+    server.stop();
+}
+
+#[test]
+fn a_long_lived_connection_of_a_retired_worker_lives_on() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--max-connections", "5"]);
+    let first = server.worker();
+    let mut veteran = server.connect();
+    veteran.echo(1000);
+    for _ in 0..4 {
+        server.assert_echoes();
+    }
+    server.log.wait_for(SOON, "retiring");
+    let fresh = |pid: &i32| *pid != first;
+    wait_until(SOON, "the slot has a new worker", || {
+        server.logged_workers().get(&1).is_some_and(fresh)
+    });
+    for _ in 0..20 {
+        server.assert_echoes();
+        veteran.echo(1000);
+    }
+    veteran.finish();
+    wait_until(SOON, "the retired worker has gone", || !server.family().contains(&first));
+    server.stop();
+}
+
+#[test]
+fn forty_retired_workers_with_a_connection_each_stop_no_replacement() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--max-connections", "1"]);
+    let mut veterans = Vec::new();
+    for _ in 0..40 {
+        let mut veteran = server.connect();
+        veteran.echo(100);
+        veterans.push(veteran);
+    }
+    veterans.iter_mut().for_each(|veteran| _ = veteran.echo(100));
+    veterans.into_iter().for_each(Client::finish);
+    server.stop();
+}
+
+#[test]
+fn a_retired_worker_that_keeps_a_connection_ends_at_the_drain_timeout() {
+    let turn = Turn::shared();
+    let args = ["--workers", "1", "--max-connections", "3", "--drain-timeout", "1s"];
+    let server = turn.start(&args);
+    let first = server.worker();
+    let mut veteran = server.connect();
+    veteran.echo(1000);
+    (0..2).for_each(|_| server.assert_echoes());
+    server.log.wait_for(SOON, "retiring");
+    let begin = Instant::now();
+    wait_until(SOON, "the retired worker has gone", || !server.family().contains(&first));
+    assert!(begin.elapsed() > ms(500), "it was given its second: {:?}", begin.elapsed());
+    server.assert_echoes();
+    server.stop();
+}
+
+/// Receives what is there; whether all of the `length` bytes are.
+fn is_echoed(client: &mut Client, length: usize) -> bool {
+    let mut chunk = vec![0; length];
+    client.stream().set_nonblocking(true).unwrap();
+    let result = uninterrupted(|| client.stream().read(&mut chunk));
+    client.stream().set_nonblocking(false).unwrap();
+    match result {
+        Ok(got) => {
+            assert_eq!(got, length, "an echo of {length} bytes comes in one piece");
+            client.verify(&chunk).unwrap();
+            true
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+        Err(error) => panic!("the connection broke: {error}"),
+    }
+}
+
+#[test]
+fn max_concurrent_connections_pauses_keeps_the_queue_and_resumes() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--max-concurrent-connections", "10"]);
+    let mut inside: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+    inside.iter_mut().for_each(|client| _ = client.echo(100));
+    let paused = server.log.wait_for(SOON, "accepting paused");
+    assert!(paused.has("worker-1[") && paused.has("reason="), "{paused:?}");
+    let mut queued: Vec<Client> = (0..15).map(|_| server.connect()).collect();
+    queued.iter_mut().for_each(|client| client.send(100));
+    // That nothing comes is what the time is for.
+    thread::sleep(ms(500));
+    assert!(queued.iter_mut().all(|client| !is_echoed(client, 100)), "the limit holds");
+    // Room for half is enough to go on with.
+    inside.drain(..5).for_each(Client::finish);
+    server.log.wait_for(SOON, "accepting resumed");
+    serve_from_queue(&mut queued, 5);
+    inside.iter_mut().for_each(|client| _ = client.echo(100));
+    inside.into_iter().for_each(Client::finish);
+    serve_from_queue(&mut queued, 10);
+    server.stop();
+}
+
+/// Takes out `count` clients, whichever are echoed first, one after the other.
+#[track_caller]
+fn serve_from_queue(queued: &mut Vec<Client>, count: usize) {
+    for _ in 0..count {
+        let index = try_for(SOON, || queued.iter_mut().position(|one| is_echoed(one, 100)));
+        queued.remove(index.expect("the queue moves on")).finish();
+    }
+}
+
+#[test]
+fn a_full_worker_uses_no_processor_time_while_it_waits() {
+    let turn = Turn::alone();
+    let server = turn.start(&["--workers", "1", "--max-concurrent-connections", "5"]);
+    let mut inside: Vec<Client> = (0..5).map(|_| server.connect()).collect();
+    inside.iter_mut().for_each(|client| _ = client.echo(10));
+    let queued: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    let share = processor_share(&server, secs(1));
+    assert!(share < 0.1, "a full worker uses {share:.3} of a processor");
+    drop((inside, queued));
+    server.assert_echoes();
+    server.stop();
+}
+
+/// Processor time of the whole server by elapsed time: 1.0 is one processor kept busy.
+fn processor_share(server: &Server, span: Duration) -> f64 {
+    let (begin, before) = (Instant::now(), server.cpu_time());
+    thread::sleep(span);
+    let used = server.cpu_time().saturating_sub(before);
+    used.as_secs_f64() / begin.elapsed().as_secs_f64()
+}
+
+#[test]
+fn out_of_descriptors_it_rests_and_everybody_is_served_in_the_end() {
+    let turn = Turn::alone();
+    let launch = turn.launch(&["--workers", "2", "--idle-timeout", "60"]);
+    let server = launch.under_shell("ulimit -n 48; exec \"$0\" \"$@\"").start();
+    let mut waiting: Vec<Client> = (0..200).map(|_| server.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.send(100));
+    server.log.wait_for(SOON, "accepting paused");
+    let lines = server.log.lines().len();
+    let share = processor_share(&server, secs(2));
+    let lines = server.log.lines().len() - lines;
+    println!("full: {share:.4} of a processor, {lines} lines of log in 2 s");
+    assert!(share < 0.1, "a full server uses {share:.3} of a processor");
+    assert!(lines <= 20, "{lines} lines of log in two seconds");
+    let begin = Instant::now();
+    serve_from_queue(&mut waiting, 200);
+    println!("all 200 served after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < secs(30));
+    let workers = server.workers();
+    assert_eq!(workers, server.logged_workers(), "no worker died of it");
+    server.stop();
+}

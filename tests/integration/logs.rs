@@ -1,0 +1,151 @@
+//! Logs: one line an event that people and programs can read, and never in the way of an echo.
+
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::support::log::Line;
+use super::support::{SOON, Server, Turn, ms, secs, wait_until};
+
+/// A life with something to tell: connections, USR1, an unsupported signal, the end.
+fn eventful_life(mut server: Server) -> Vec<String> {
+    (0..5).for_each(|_| server.assert_echoes());
+    server.signal(Signal::SIGUSR1);
+    server.log.wait_for(SOON, "Worker has handled");
+    server.signal(Signal::SIGUSR2);
+    server.log.wait_for(SOON, "SIGUSR2 is not supported yet");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(SOON), Some(0));
+    server.into_output().1
+}
+
+#[test]
+fn every_json_line_parses_and_has_level_role_pid_and_message() {
+    let turn = Turn::shared();
+    let args = ["--workers", "2", "--log-format", "json", "--log-level", "DEBUG"];
+    let mut roles = Vec::new();
+    for line in eventful_life(turn.start(&args)) {
+        let object: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let text = |key: &str| object[key].as_str().unwrap_or_else(|| panic!("no {key}: {line}"));
+        assert!(object["pid"].as_u64().is_some_and(|pid| pid > 1), "{line}");
+        assert!(text("timestamp").ends_with('Z'), "{line}");
+        assert!(["DEBUG", "INFO", "WARN", "ERROR", "FATAL"].contains(&text("level")), "{line}");
+        assert!(!text("message").is_empty(), "{line}");
+        if text("message") == "worker ready" {
+            assert!(object["slot"].is_u64() && object["worker_pid"].is_u64(), "{line}");
+        }
+        roles.push(text("role").to_owned());
+    }
+    for role in ["controller", "worker-1", "worker-2"] {
+        assert!(roles.iter().any(|one| one == role), "{role} has said something: {roles:?}");
+    }
+}
+
+/// `LEVEL role[pid]: message`, the level padded to five.
+#[track_caller]
+fn assert_text_line(line: &str) {
+    let (level, rest) = line.split_at_checked(6).unwrap_or_else(|| panic!("too short: {line:?}"));
+    let levels = ["DEBUG ", "INFO  ", "WARN  ", "ERROR ", "FATAL "];
+    assert!(levels.contains(&level), "begins with a level: {line:?}");
+    let (who, message) = rest.split_once(": ").unwrap_or_else(|| panic!("no message: {line:?}"));
+    let (role, pid) = who.split_once('[').unwrap_or_else(|| panic!("no pid: {line:?}"));
+    assert!(role == "controller" || role.starts_with("worker-"), "{line:?}");
+    assert!(pid.trim_end_matches(']').parse::<u32>().is_ok(), "{line:?}");
+    assert!(!message.is_empty() && !line.contains('\x1b'), "plain text: {line:?}");
+}
+
+#[test]
+fn every_text_line_has_level_role_pid_and_message() {
+    let turn = Turn::shared();
+    let lines = eventful_life(turn.start(&["--workers", "2", "--log-level", "debug"]));
+    assert!(lines.len() >= 10, "{lines:?}");
+    lines.iter().for_each(|line| assert_text_line(line));
+}
+
+#[test]
+fn timestamps_stand_first_when_they_are_wanted() {
+    let turn = Turn::shared();
+    for line in eventful_life(turn.start(&["--workers", "1", "--enable-log-timestamps"])) {
+        let (stamp, rest) = line.split_once(' ').unwrap();
+        let shape: String =
+            stamp.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        assert!(shape.starts_with("0000-00-00T00:00:00") && shape.ends_with('Z'), "{line:?}");
+        assert_text_line(rest);
+    }
+}
+
+#[test]
+fn connections_are_not_logged_above_debug() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1"]);
+    let before = server.log.lines().len();
+    (0..50).for_each(|_| server.assert_echoes());
+    (0..10).for_each(|_| server.connect().reset());
+    server.signal(Signal::SIGUSR1);
+    server.log.wait_for(SOON, "Worker has handled");
+    let after = server.log.lines();
+    let all_usr1 = |line: &Line| line.has("Worker is currently") || line.has("Worker has handled");
+    assert!(after[before..].iter().all(all_usr1), "{:?}", &after[before..]);
+    server.stop();
+}
+
+#[test]
+fn levels_error_and_fatal_silence_ordinary_life() {
+    let turn = Turn::shared();
+    for level in ["ERROR", "fatal"] {
+        let mut server = turn.launch(&["--workers", "2", "--log-level", level]).start_unready();
+        server.wait_listening(2);
+        server.assert_echoes();
+        server.signal(Signal::SIGUSR1);
+        server.signal(Signal::SIGUSR2);
+        server.assert_echoes();
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait_exit(SOON), Some(0));
+        assert_eq!(server.into_output().1, Vec::<String>::new(), "log at level {level}");
+    }
+}
+
+/// Enough connections to fill any pipe with the lines that tell of them.
+const TALKATIVE: usize = 1500;
+
+#[test]
+fn a_blocked_log_pipe_blocks_no_echo_and_the_loss_is_counted() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2", "--log-level", "DEBUG"]);
+    server.log.pause();
+    let mut witness = server.connect();
+    let begin = Instant::now();
+    for _ in 0..TALKATIVE {
+        server.assert_echoes();
+    }
+    let worst = (0..100).map(|_| witness.echo(100)).max().unwrap();
+    println!("{TALKATIVE} connections in {:?}, worst echo {worst:?}", begin.elapsed());
+    assert!(begin.elapsed() < secs(20), "{:?}", begin.elapsed());
+    assert!(worst < secs(1), "worst echo with a full log pipe: {worst:?}");
+    let seen = server.log.lines().len();
+    assert!(seen < TALKATIVE, "the log was not read meanwhile: {seen} lines");
+    server.log.resume();
+    wait_until(SOON, "the loss is told once the pipe is read again", || {
+        server.assert_echoes();
+        server.log.count("log lines dropped") > 0
+    });
+    let told = server.log.wait_for(ms(0), "log lines dropped");
+    assert!(told.number("count").is_some_and(|count| count > 0), "{told:?}");
+    witness.finish();
+    server.stop();
+}
+
+#[test]
+fn a_closed_log_pipe_ends_nobody() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "2", "--log-level", "DEBUG"]);
+    let before = server.workers();
+    server.log.hang_up();
+    (0..100).for_each(|_| server.assert_echoes());
+    server.signal(Signal::SIGUSR1);
+    server.signal(Signal::SIGHUP);
+    (0..100).for_each(|_| server.assert_echoes());
+    assert_eq!(server.workers(), before);
+    server.stop();
+}

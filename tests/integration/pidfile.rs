@@ -1,0 +1,132 @@
+//! `--pid-file` and `--daemon`: who runs, said in a file, and nobody twice.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::support::{SOON, Server, Turn, proc, secs, wait_for, wait_until};
+
+fn pid_in(path: &Path) -> Option<i32> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[test]
+fn the_pid_file_is_written_and_removed() {
+    let turn = Turn::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tcp-echo.pid");
+    let server = turn.start(&["--workers", "2", "--pid-file", path.to_str().unwrap()]);
+    assert_eq!(pid_in(&path), Some(server.controller()));
+    assert!(fs::read_to_string(&path).unwrap().ends_with('\n'), "a line, as scripts expect it");
+    server.stop();
+    assert!(!path.exists(), "the pid file is removed at the end");
+}
+
+#[test]
+fn a_second_instance_with_the_same_pid_file_is_refused() {
+    let turn = Turn::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tcp-echo.pid");
+    let name = path.to_str().unwrap();
+    let server = turn.start(&["--workers", "1", "--pid-file", name]);
+    let second = turn.launch(&["--port", "0", "--workers", "1", "--pid-file", name]).run();
+    second.assert_one_line(1, &[name]);
+    assert!(second.took < secs(1), "{second:?}");
+    assert_eq!(pid_in(&path), Some(server.controller()), "the file still names the first");
+    server.assert_echoes();
+    server.stop();
+}
+
+#[test]
+fn a_pid_file_that_a_killed_controller_left_behind_is_taken_over() {
+    let turn = Turn::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tcp-echo.pid");
+    let name = path.to_str().unwrap();
+    let mut first = turn.start(&["--workers", "2", "--pid-file", name]);
+    first.signal(Signal::SIGKILL);
+    first.wait_exit(secs(1));
+    wait_until(secs(2), "the first family is gone", || first.family().is_empty());
+    assert!(path.exists(), "nobody was left to remove it");
+    let second = turn.start(&["--workers", "1", "--pid-file", name]);
+    assert_eq!(pid_in(&path), Some(second.controller()));
+    second.stop();
+}
+
+#[test]
+fn a_killed_worker_leaves_the_pid_file_alone() {
+    let turn = Turn::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tcp-echo.pid");
+    let server = turn.start(&["--workers", "1", "--pid-file", path.to_str().unwrap()]);
+    let worker = server.worker();
+    kill(Pid::from_raw(worker), Signal::SIGTERM).unwrap();
+    wait_until(SOON, "the worker is replaced", || {
+        server.workers().get(&1).is_some_and(|&pid| pid != worker)
+    });
+    assert_eq!(pid_in(&path), Some(server.controller()));
+    server.stop();
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_is_named() {
+    let turn = Turn::shared();
+    let name = "/nonexistent/tcp-echo.pid";
+    let outcome = turn.launch(&["--port", "0", "--workers", "1", "--pid-file", name]).run();
+    outcome.assert_one_line(1, &[name]);
+    assert!(outcome.took < secs(1), "{outcome:?}");
+}
+
+/// Starts with --daemon and returns the guard, which knows the controller by the pid file.
+fn start_daemon(turn: &Turn, path: &Path) -> Server {
+    let args = ["--daemon", "--workers", "2", "--pid-file", path.to_str().unwrap()];
+    let mut server = turn.launch(&args).start_unready();
+    assert_eq!(server.wait_exit(SOON), Some(0), "the start reports success");
+    let pid = wait_for(SOON, "the pid file names somebody", || pid_in(path));
+    server.controller_is(pid);
+    server.wait_listening(2);
+    server
+}
+
+#[test]
+fn a_daemon_detaches_serves_and_ends_on_term() {
+    let turn = Turn::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tcp-echo.pid");
+    let server = start_daemon(&turn, &path);
+    let daemon = proc::process(server.controller()).expect("the pid file names the daemon");
+    let own = proc::process(std::process::id() as i32).unwrap();
+    assert_eq!(daemon.title, "tcp-echo[ctrlr]");
+    assert_ne!(daemon.session, own.session, "it has left our session");
+    assert_ne!(daemon.ppid, own.pid, "it is nobody's in particular");
+    for descriptor in [0, 1] {
+        let target = fs::read_link(format!("/proc/{}/fd/{descriptor}", daemon.pid)).unwrap();
+        assert_eq!(target, Path::new("/dev/null"), "descriptor {descriptor}");
+    }
+    server.assert_echoes();
+    server.signal(Signal::SIGTERM);
+    wait_until(SOON, "the daemon ends", || !proc::is_alive(daemon.pid));
+    wait_until(SOON, "its pid file is removed", || !path.exists());
+}
+
+#[test]
+fn a_daemon_whose_controller_is_killed_leaves_nobody() {
+    let turn = Turn::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let server = start_daemon(&turn, &directory.path().join("tcp-echo.pid"));
+    let workers = server.workers();
+    assert_eq!(workers.len(), 2);
+    server.signal(Signal::SIGKILL);
+    wait_until(secs(2), "nobody is left", || !workers.values().any(|&pid| proc::is_alive(pid)));
+}
+
+#[test]
+fn a_daemon_that_cannot_start_says_so_before_it_detaches() {
+    let turn = Turn::shared();
+    let other = std::net::TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    let outcome = turn.launch(&["--daemon", "--port", &port, "--workers", "2"]).run();
+    outcome.assert_one_line(1, &[&port, "in use"]);
+}

@@ -1,0 +1,124 @@
+//! What the daemon cannot listen on: one clear line, a non-zero exit code, within a second.
+
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use super::support::launch::{Launch, Outcome, binary};
+use super::support::{Turn, secs, skip};
+
+/// One line that begins with the program's name or with a log level, and says what is wrong.
+#[track_caller]
+fn assert_refused(outcome: &Outcome, names: &[&str]) {
+    outcome.assert_one_line(1, names);
+    assert!(outcome.took < secs(1), "within a second: {outcome:?}");
+}
+
+#[test]
+fn a_port_in_use_by_another_program_is_named() {
+    let turn = Turn::shared();
+    let other = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    let outcome = turn.launch(&["--port", &port, "--workers", "2"]).run();
+    assert_refused(&outcome, &[&port, "in use"]);
+}
+
+#[test]
+fn a_refusal_is_told_whatever_the_log_level_and_format() {
+    let turn = Turn::shared();
+    let other = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    let refused = |more: &[&str]| {
+        let outcome = turn.launch(&[&["--port", port.as_str()][..], more].concat()).run();
+        assert_refused(&outcome, &[&port, "in use"]);
+        outcome.stderr[0].clone()
+    };
+    refused(&["--log-level", "FATAL"]);
+    let line = refused(&["--log-format", "json"]);
+    let object: serde_json::Value = serde_json::from_str(&line).expect("also this line is JSON");
+    assert_eq!(object["level"], "FATAL", "{line}");
+}
+
+#[test]
+fn a_port_in_use_on_the_loopback_only_is_named() {
+    let turn = Turn::shared();
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    let outcome = turn.launch(&["--listen", &address, "--workers", "2"]).run();
+    assert_refused(&outcome, &[&address, "in use"]);
+}
+
+#[test]
+fn a_port_in_use_by_ipv6_is_named() {
+    let turn = Turn::shared();
+    let Ok(other) = TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))) else {
+        return skip("this machine has no IPv6");
+    };
+    let port = other.local_addr().unwrap().port().to_string();
+    let outcome = turn.launch(&["--port", &port, "--workers", "2"]).run();
+    assert_refused(&outcome, &[&port, "in use"]);
+}
+
+#[test]
+fn one_occupied_address_among_several_is_the_one_that_is_named() {
+    let turn = Turn::shared();
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    let args = ["--listen", "127.0.0.1:0", "--listen", &address, "--workers", "2"];
+    assert_refused(&turn.launch(&args).run(), &[&address, "in use"]);
+}
+
+#[test]
+fn an_address_that_is_not_of_this_machine_is_named() {
+    let turn = Turn::shared();
+    let outcome = turn.launch(&["--listen", "203.0.113.7:0", "--workers", "2"]).run();
+    assert_refused(&outcome, &["203.0.113.7"]);
+}
+
+#[test]
+fn a_privileged_port_without_the_right_is_named() {
+    let turn = Turn::shared();
+    let lowest = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let lowest: u16 = lowest.map_or(1024, |text| text.trim().parse().unwrap());
+    if lowest == 0 {
+        return skip("every user may bind every port here");
+    }
+    let port = (lowest - 1).to_string();
+    let arguments = ["--port", port.as_str(), "--workers", "2"];
+    if !nix::unistd::geteuid().is_root() {
+        return assert_refused(&turn.launch(&arguments).run(), &[&port, "ermission"]);
+    }
+    if Command::new("setpriv").arg("--version").output().is_err() {
+        return skip("root without setpriv cannot give up its rights");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let launch = unprivileged(turn.launch(&arguments), directory.path());
+    assert_refused(&launch.run(), &[&port, "ermission"]);
+}
+
+/// A copy of the program where everybody may run it, started as nobody.
+fn unprivileged(launch: Launch, directory: &std::path::Path) -> Launch {
+    let copy = directory.join("tcp-echo");
+    fs::copy(binary(), &copy).unwrap();
+    for path in [directory, &copy] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    launch.program(copy).under(&nobody)
+}
+
+#[test]
+fn an_ordinary_user_can_run_it() {
+    let turn = Turn::shared();
+    if !nix::unistd::geteuid().is_root() {
+        return skip("every other test shows it already");
+    }
+    if Command::new("setpriv").arg("--version").output().is_err() {
+        return skip("root without setpriv cannot give up its rights");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let server = unprivileged(turn.launch(&["--workers", "2"]), directory.path()).start();
+    server.assert_echoes();
+    server.stop();
+}

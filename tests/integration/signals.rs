@@ -1,0 +1,158 @@
+//! Signals: the documented ones do what they say, and none of the others kills anybody.
+
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::support::log::Line;
+use super::support::{
+    Client, SOON, Server, Turn, assert_between, ms, secs, under_connecting_load, wait_until,
+};
+
+/// Signals that may come at any time and must not end or replace anybody.
+const HARMLESS: [Signal; 4] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH, Signal::SIGPIPE];
+
+/// Signals that mean something to the controller and nothing to a worker.
+const FOR_CONTROLLER: [Signal; 4] =
+    [Signal::SIGHUP, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGINT];
+
+/// The same controller and the same workers as before, and they serve.
+#[track_caller]
+fn assert_untouched(server: &mut Server, before: &std::collections::BTreeMap<u32, i32>) {
+    server.assert_echoes();
+    assert_eq!(server.exit_code(), None, "the controller lives");
+    assert_eq!(&server.workers(), before, "every worker lives");
+    assert_eq!(server.log.count("worker exited"), 0);
+}
+
+#[test]
+fn no_harmless_signal_to_the_controller_ends_anybody() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "2"]);
+    let before = server.workers();
+    let mut client = server.connect();
+    for signal in HARMLESS {
+        server.signal(signal);
+        client.echo(100);
+    }
+    let line = server.log.wait_for(SOON, "SIGUSR2 is not supported yet");
+    assert!(line.has("controller["), "{line:?}");
+    client.finish();
+    assert_untouched(&mut server, &before);
+    server.stop();
+}
+
+#[test]
+fn no_harmless_signal_to_a_worker_ends_it() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "2"]);
+    let before = server.workers();
+    let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+    for signal in HARMLESS.into_iter().chain(FOR_CONTROLLER) {
+        for &pid in before.values() {
+            kill(Pid::from_raw(pid), signal).unwrap();
+        }
+        clients.iter_mut().for_each(|client| _ = client.echo(100));
+    }
+    clients.into_iter().for_each(Client::finish);
+    assert_untouched(&mut server, &before);
+    server.stop();
+}
+
+#[test]
+fn a_hail_of_signals_to_the_group_loses_no_byte() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "2"]);
+    let before = server.workers();
+    let (_, tally) = under_connecting_load(server.address(), || {
+        for _ in 0..50 {
+            HARMLESS.into_iter().for_each(|signal| server.signal_group(signal));
+            thread::sleep(ms(5));
+        }
+    });
+    tally.assert_unnoticed();
+    assert_untouched(&mut server, &before);
+    server.stop();
+}
+
+#[test]
+fn signals_never_end_a_worker_that_is_just_starting() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "4"]);
+    for _ in 0..3 {
+        let before = server.workers();
+        before.values().for_each(|&pid| kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap());
+        // USR1 is forwarded to workers whatever their state; the group gets it, too.
+        wait_until(SOON, "four new workers under a hail of USR1", || {
+            server.signal(Signal::SIGUSR1);
+            server.signal_group(Signal::SIGUSR1);
+            let ready = server.logged_workers();
+            ready.len() == 4 && !ready.values().any(|pid| before.values().any(|old| old == pid))
+        });
+    }
+    assert_eq!(server.log.count("signal SIGUSR1"), 0);
+    assert_eq!(server.log.count("signal SIGKILL"), 12, "nobody died but the killed");
+    server.assert_echoes();
+    server.stop();
+}
+
+/// The number in parentheses: `Worker has handled (17) connections`.
+fn counted(line: &Line) -> u32 {
+    let inner = line.text.split_once(") connections").unwrap().0;
+    inner.rsplit_once('(').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn usr1_logs_for_each_worker_what_it_handles_now_and_has_handled() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2"]);
+    for _ in 0..95 {
+        server.assert_echoes();
+    }
+    let mut open: Vec<Client> = (0..5).map(|_| server.connect()).collect();
+    open.iter_mut().for_each(|client| _ = client.echo(10));
+    let report = |needle: &str| {
+        let lines = server.log.with(needle);
+        let recent = lines.len().saturating_sub(2)..;
+        (lines.len(), lines[recent].to_vec())
+    };
+    let (now, total) = ("Worker is currently handling (", "Worker has handled (");
+    server.signal(Signal::SIGUSR1);
+    wait_until(SOON, "two lines a worker", || report(now).0 == 2 && report(total).0 == 2);
+    let sum = |lines: Vec<Line>| lines.iter().map(counted).sum::<u32>();
+    assert_eq!(sum(report(now).1), 5, "{:?}", report(now));
+    assert_eq!(sum(report(total).1), 100, "{:?}", report(total));
+    for role in ["worker-1[", "worker-2["] {
+        let lines = server.log.with(role);
+        let handled = lines.iter().find(|line| line.has(total)).expect("a line of each worker");
+        assert!(counted(handled) > 0, "both get some of a hundred connections: {handled:?}");
+    }
+    open.into_iter().for_each(Client::finish);
+    // Closing is seen by the worker a moment later than by us.
+    wait_until(SOON, "nobody is handled any more", || {
+        server.signal(Signal::SIGUSR1);
+        let before = report(now).0;
+        thread::sleep(ms(20));
+        report(now).0 > before && sum(report(now).1) == 0
+    });
+    server.stop();
+}
+
+#[test]
+fn a_stopped_and_continued_controller_goes_on_as_before() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2", "--worker-timeout", "1"]);
+    let before = server.workers();
+    server.signal(Signal::SIGSTOP);
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < secs(3) {
+        server.assert_echoes();
+        thread::sleep(ms(50));
+    }
+    server.signal(Signal::SIGCONT);
+    assert_between("stopped", begin.elapsed(), secs(3), secs(6));
+    thread::sleep(ms(1500));
+    assert_eq!(server.workers(), before, "no worker was blamed for the controller's sleep");
+    server.stop();
+}

@@ -1,0 +1,228 @@
+//! Workers that die, hang or crash at once are replaced, and no client that waits is lost.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::support::log::Line;
+use super::support::pattern::Dice;
+use super::support::{
+    Client, SOON, Server, Turn, assert_between, ms, proc, secs, under_connecting_load, wait_until,
+};
+
+fn strike(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("the process lives");
+}
+
+/// Kills one worker and waits until its slot serves again; from the signal to the log line.
+fn kill_and_time(server: &Server, slot: u32, pid: i32) -> Duration {
+    let killed = Instant::now();
+    strike(pid, Signal::SIGKILL);
+    let what = format!("slot {slot} is ready again");
+    let ready = server.log.wait_for_line(secs(2), &what, |line| {
+        line.at > killed
+            && line.has("worker ready")
+            && line.number("slot") == Some(i64::from(slot))
+            && line.number("worker_pid") != Some(i64::from(pid))
+    });
+    ready.at - killed
+}
+
+#[test]
+fn twenty_random_kills_under_connecting_load_refuse_nobody() {
+    let turn = Turn::alone();
+    let server = turn.start(&["--workers", "6"]);
+    let mut dice = Dice::new(20);
+    let (mut times, tally) = under_connecting_load(server.address(), || {
+        let mut times = Vec::new();
+        for _ in 0..20 {
+            let workers: Vec<(u32, i32)> = server.workers().into_iter().collect();
+            let (slot, pid) = workers[dice.below(workers.len() as u64) as usize];
+            times.push(kill_and_time(&server, slot, pid));
+            wait_until(SOON, "six workers again", || server.workers().len() == 6);
+            // They shall be killed in service, not at birth: that is another test.
+            thread::sleep(ms(300));
+        }
+        times
+    });
+    println!("slot back after {times:?}");
+    times.sort();
+    println!("median {:?}, worst {:?}; {tally:?}", times[10], times[19]);
+    assert!(times[19] <= secs(1), "every slot is back within a second: {times:?}");
+    assert!(times[10] <= ms(20), "the median slot is back within 20 ms: {times:?}");
+    assert!(tally.failures.is_empty(), "nobody is refused, nobody waits in vain: {tally:?}");
+    // A killed worker takes with it only what it had accepted: at most one visit a client.
+    assert!(tally.broken <= 20 * 4, "{tally:?}");
+    assert!(tally.served > 100, "the load was real: {tally:?}");
+    server.stop();
+}
+
+#[test]
+fn forty_queued_connections_survive_the_kill_of_all_workers() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "3"]);
+    let before = server.workers();
+    for &pid in before.values() {
+        strike(pid, Signal::SIGSTOP);
+        wait_until(SOON, "the worker stands still", || proc::is_stopped(pid));
+    }
+    let mut queued: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+    queued.iter_mut().for_each(|client| client.send(1000));
+    for &pid in before.values() {
+        strike(pid, Signal::SIGKILL);
+    }
+    for client in &mut queued {
+        client.expect(1000);
+    }
+    queued.into_iter().for_each(Client::finish);
+    wait_until(SOON, "three new workers", || {
+        let now = server.workers();
+        now.len() == 3 && now.values().all(|pid| !before.values().any(|old| old == pid))
+    });
+    server.stop();
+}
+
+#[test]
+fn a_stopped_worker_is_replaced_after_the_worker_timeout() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2", "--worker-timeout", "2"]);
+    let before = server.workers();
+    let stopped = Instant::now();
+    strike(before[&2], Signal::SIGSTOP);
+    wait_until(SOON, "the worker stands still", || proc::is_stopped(before[&2]));
+    let mut queued: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    queued.iter_mut().for_each(|client| client.send(100));
+
+    let hung = server.log.wait_for(secs(5), "worker hung");
+    assert_eq!(hung.number("slot"), Some(2));
+    assert_eq!(hung.number("worker_pid"), Some(i64::from(before[&2])));
+    // The last heartbeat was up to a second before the stop.
+    assert_between("time to the verdict", hung.at - stopped, ms(900), ms(4500));
+
+    let back = |line: &Line| line.has("worker ready") && line.at > stopped;
+    let ready = server.log.wait_for_line(secs(8), "slot 2 is back", back);
+    assert_eq!(ready.number("slot"), Some(2));
+    queued.iter_mut().for_each(|client| client.expect(100));
+    let after = server.workers();
+    assert_eq!(after[&1], before[&1], "the healthy worker was left alone");
+    assert_ne!(after[&2], before[&2], "the stopped worker was replaced");
+    queued.into_iter().for_each(Client::finish);
+    // A stopped process does not take SIGABRT: SIGKILL follows after 5 s.
+    let old = before[&2];
+    wait_until(secs(8), "the stopped worker is killed", || !proc::is_alive(old));
+    server.stop();
+}
+
+#[test]
+fn a_busy_or_idle_worker_is_never_taken_for_hung() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2", "--worker-timeout", "2"]);
+    let before = server.workers();
+    let (_, tally) = under_connecting_load(server.address(), || thread::sleep(secs(3)));
+    tally.assert_unnoticed();
+    thread::sleep(secs(3));
+    assert_eq!(server.log.count("worker hung"), 0);
+    assert_eq!(server.workers(), before);
+    server.stop();
+}
+
+/// Delays of a crash loop, as logged: 100 ms doubled each time, half as much more or less.
+fn assert_backs_off(delays: &[i64]) {
+    assert!(delays.len() >= 3, "several delayed respawns: {delays:?}");
+    for (step, &delay) in delays.iter().enumerate() {
+        let nominal = 100_i64 << step;
+        assert!(nominal / 2 <= delay && delay <= nominal * 3 / 2, "step {step} of {delays:?}");
+    }
+    for pair in delays.windows(3) {
+        assert!(pair[0] < pair[2], "delays grow, but for the jitter: {delays:?}");
+    }
+}
+
+/// Of twenty connections some reach a healthy slot.
+fn someone_is_served(server: &Server) -> bool {
+    let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    clients.iter_mut().any(|client| {
+        let patience = client.stream().set_read_timeout(Some(ms(100)));
+        patience.and_then(|()| client.try_send(10)).and_then(|()| client.try_expect(10)).is_ok()
+    })
+}
+
+/// Watches slot 2 crash six times: immediately, then after about 0.1, 0.2, 0.4 and 0.8 s.
+fn watch_the_crash_loop(server: &Server) {
+    let crashed = || {
+        let mut lines = server.log.with("worker exited");
+        lines.retain(|line| line.number("slot") == Some(2));
+        lines
+    };
+    wait_until(secs(6), "six crashes", || crashed().len() >= 6);
+    let crashes = crashed();
+    let first = crashes[1].at - crashes[0].at;
+    assert!(first < ms(90), "the first respawn is immediate: {first:?}");
+    let respawns = server.log.with("respawning worker");
+    let delays: Vec<i64> = respawns.iter().filter_map(|line| line.number("delay_ms")).collect();
+    assert_backs_off(&delays);
+    for (step, &delay) in delays.iter().take(4).enumerate() {
+        let gap = crashes[step + 2].at - crashes[step + 1].at;
+        assert!(gap >= ms(delay as u64 - 5), "the delay of {delay} ms is kept: {gap:?}");
+    }
+    let lines = server.log.lines().len();
+    assert!(lines <= 40, "{lines} lines of log for {} crashes", crashes.len());
+    assert!(server.workers().contains_key(&1), "slot 1 is untouched");
+    assert_eq!(server.workers().get(&1), server.logged_workers().get(&1));
+}
+
+#[test]
+fn a_worker_that_crashes_when_ready_is_respawned_with_backoff_and_without_a_flood() {
+    let turn = Turn::shared();
+    let launch = turn.launch(&["--workers", "2", "--fault", "crash-when-ready:2"]);
+    let mut server = launch.start_unready();
+    server.wait_serving(SOON);
+    watch_the_crash_loop(&server);
+    assert!(someone_is_served(&server), "slot 1 serves beside the crash loop");
+    server.stop();
+}
+
+#[test]
+fn a_worker_that_crashes_at_boot_is_respawned_with_backoff_and_without_a_flood() {
+    let turn = Turn::shared();
+    let launch = turn.launch(&["--workers", "2", "--fault", "crash-at-boot:2"]);
+    let server = launch.start_unready();
+    watch_the_crash_loop(&server);
+    server.stop();
+}
+
+#[test]
+fn a_daemon_of_which_no_worker_gets_ready_gives_up_and_one_with_some_starts() {
+    let turn = Turn::shared();
+    let start = |fault: &str| turn.launch(&["--workers", "2", "--fault", fault]).start_unready();
+    let hopeless = ["crash-at-boot:0", "hang-at-boot:0"].map(start);
+    let mut halting = start("hang-at-boot:2");
+    for mut server in hopeless {
+        assert_eq!(server.wait_exit(secs(15)), Some(1));
+        let lines = server.into_output().1;
+        assert!(!lines.is_empty() && lines.len() <= 40, "{lines:#?}");
+    }
+    halting.wait_serving(secs(15));
+    assert_eq!(halting.workers().get(&1), halting.logged_workers().get(&1));
+    assert!(someone_is_served(&halting), "the worker that is ready serves");
+}
+
+#[test]
+fn a_worker_that_gets_term_hands_over_and_is_replaced() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1"]);
+    let worker = server.worker();
+    let mut client = server.connect();
+    client.echo(1000);
+    strike(worker, Signal::SIGTERM);
+    // The drained worker says goodbye in order.
+    client.expect_fin();
+    drop(client);
+    wait_until(SOON, "the slot is back", || {
+        server.workers().get(&1).is_some_and(|&pid| pid != worker)
+    });
+    server.assert_echoes();
+    server.stop();
+}

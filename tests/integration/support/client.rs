@@ -1,0 +1,231 @@
+//! One verifying client: whatever comes back is compared with what was sent, byte for byte.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::pattern::{PERIOD, Pattern};
+use super::secs;
+
+/// No single read or write of a client may take longer: then something stalls.
+const PATIENCE: Duration = secs(10);
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The server closed in order.
+    Fin,
+    /// The server reset the connection.
+    Reset,
+    /// Neither, as long as we looked.
+    Open,
+}
+
+/// A connection with a pattern of its own and the two positions in it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TcpStream,
+    pattern: Pattern,
+    sent: u64,
+    received: u64,
+}
+
+/// Whether an error says that the peer has reset the connection.
+pub(crate) fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
+
+/// Whether an error says that nothing happened in time.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// read(2) or write(2), again when a signal interrupts it: with a timeout on the socket the kernel
+/// does not start them again by itself, and the end of any process of this suite is a signal.
+pub(crate) fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+impl Client {
+    /// Connects, or fails the test.
+    #[track_caller]
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        match Self::try_connect(address) {
+            Ok(client) => client,
+            Err(error) => panic!("cannot connect to {address}: {error}"),
+        }
+    }
+
+    /// Connects if it can.
+    pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        Self::over(TcpStream::connect_timeout(&address, PATIENCE)?)
+    }
+
+    /// Takes over a connected socket.
+    pub(crate) fn over(stream: TcpStream) -> io::Result<Self> {
+        static SEED: AtomicU64 = AtomicU64::new(1);
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let pattern = Pattern::new(SEED.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { stream, pattern, sent: 0, received: 0 })
+    }
+
+    /// The socket itself.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Sends the next `length` bytes of the pattern.
+    #[track_caller]
+    pub(crate) fn send(&mut self, length: usize) {
+        self.try_send(length).unwrap_or_else(|error| panic!("cannot send: {error}"));
+    }
+
+    /// Sends the next `length` bytes of the pattern, if it can.
+    pub(crate) fn try_send(&mut self, length: usize) -> io::Result<()> {
+        let mut left = length;
+        while left > 0 {
+            let take = left.min(PERIOD);
+            self.stream.write_all(self.pattern.bytes(self.sent, take))?;
+            self.sent += take as u64;
+            left -= take;
+        }
+        Ok(())
+    }
+
+    /// Sends the next byte of the pattern as urgent data (MSG_OOB).
+    pub(crate) fn send_urgent_byte(&mut self) {
+        let byte = self.pattern.bytes(self.sent, 1);
+        let sent = SockRef::from(&self.stream).send_out_of_band(byte);
+        assert_eq!(sent.expect("urgent data can be sent"), 1);
+        self.sent += 1;
+    }
+
+    /// Writes without waiting until the server takes no more for `calm`, or `most` bytes are out;
+    /// never reads. Returns how much went out.
+    pub(crate) fn send_until_stuck(&mut self, calm: Duration, most: usize) -> usize {
+        self.stream.set_write_timeout(Some(calm)).expect("a timeout can be set");
+        let before = self.sent;
+        while ((self.sent - before) as usize) < most {
+            let next = self.pattern.bytes(self.sent, 64 * 1024);
+            match uninterrupted(|| self.stream.write(next)) {
+                Ok(length) => self.sent += length as u64,
+                Err(error) if is_timeout(&error) => break,
+                Err(error) => panic!("the server does not close on a deaf client: {error}"),
+            }
+        }
+        self.stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        (self.sent - before) as usize
+    }
+
+    /// Receives and verifies the next `length` bytes.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, length: usize) {
+        self.try_expect(length).unwrap_or_else(|error| panic!("no echo: {error}"));
+    }
+
+    /// Receives and verifies the next `length` bytes; an early end or a wrong byte is an error.
+    pub(crate) fn try_expect(&mut self, length: usize) -> io::Result<()> {
+        let mut chunk = vec![0; length.min(256 * 1024)];
+        let mut left = length;
+        while left > 0 {
+            let most = left.min(chunk.len());
+            let got = uninterrupted(|| self.stream.read(&mut chunk[..most]))?;
+            if got == 0 {
+                let text = format!("closed with {left} bytes missing");
+                return Err(io::Error::new(ErrorKind::UnexpectedEof, text));
+            }
+            self.verify(&chunk[..got]).map_err(io::Error::other)?;
+            left -= got;
+        }
+        Ok(())
+    }
+
+    /// Counts and compares bytes that were received in another way.
+    pub(crate) fn verify(&mut self, got: &[u8]) -> Result<(), String> {
+        self.pattern.check(self.received, got)?;
+        self.received += got.len() as u64;
+        Ok(())
+    }
+
+    /// Sends `length` bytes, receives them, and returns how long that took.
+    #[track_caller]
+    pub(crate) fn echo(&mut self, length: usize) -> Duration {
+        let begin = Instant::now();
+        self.send(length);
+        self.expect(length);
+        begin.elapsed()
+    }
+
+    /// Bytes that are sent and not yet back.
+    pub(crate) fn outstanding(&self) -> usize {
+        (self.sent - self.received) as usize
+    }
+
+    /// Our FIN: nothing more will be sent.
+    pub(crate) fn half_close(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("the connection is open");
+    }
+
+    /// Half-closes, receives everything that is still owed, and then the FIN.
+    #[track_caller]
+    pub(crate) fn finish(mut self) {
+        self.half_close();
+        self.expect(self.outstanding());
+        self.expect_fin();
+    }
+
+    /// The next thing that arrives is the FIN: no further byte, no reset.
+    #[track_caller]
+    pub(crate) fn expect_fin(&mut self) {
+        assert_eq!(self.end_within(PATIENCE), End::Fin, "how the server closes");
+        let error = self.stream.take_error().expect("a socket tells its error");
+        assert!(error.is_none(), "no error stands behind the FIN: {error:?}");
+    }
+
+    /// Waits for the end of the connection; a byte instead fails the test.
+    #[track_caller]
+    pub(crate) fn end_within(&mut self, limit: Duration) -> End {
+        let (rest, end) = self.read_to_end(limit);
+        assert!(rest.is_empty(), "{} bytes instead of the end: {end:?}", rest.len());
+        end
+    }
+
+    /// Everything that still arrives within `limit`, unverified, and how it ended.
+    pub(crate) fn read_to_end(&mut self, limit: Duration) -> (Vec<u8>, End) {
+        let deadline = Instant::now() + limit;
+        let mut all = Vec::new();
+        let mut chunk = vec![0; 64 * 1024];
+        let end = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break End::Open;
+            }
+            self.stream.set_read_timeout(Some(left)).expect("a timeout can be set");
+            match uninterrupted(|| self.stream.read(&mut chunk)) {
+                Ok(0) => break End::Fin,
+                Ok(length) => all.extend_from_slice(&chunk[..length]),
+                Err(error) if is_timeout(&error) => break End::Open,
+                Err(error) if is_reset(&error) => break End::Reset,
+                Err(error) => panic!("neither data nor an end: {error}"),
+            }
+        };
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        (all, end)
+    }
+
+    /// Ends the connection by RST, whatever is under way.
+    pub(crate) fn reset(self) {
+        let linger = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        linger.expect("linger can be set");
+    }
+}

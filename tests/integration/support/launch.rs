@@ -1,0 +1,144 @@
+//! How a server is started: arguments, environment, wrapper commands.
+
+use std::env;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::server::Server;
+use super::{SOON, secs};
+
+/// The program under test: this build's, or the one that `TCP_ECHO_BIN` names.
+pub(crate) fn binary() -> PathBuf {
+    let other = env::var_os("TCP_ECHO_BIN").map(PathBuf::from);
+    other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tcp-echo")))
+}
+
+/// A start that is being prepared.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    wrapper: Vec<String>,
+    program: PathBuf,
+    args: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+/// What a process that ended by itself left behind.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The exit code; nothing when a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// Lines of its standard output.
+    pub(crate) stdout: Vec<String>,
+    /// Lines of its standard error.
+    pub(crate) stderr: Vec<String>,
+    /// From start to end.
+    pub(crate) took: Duration,
+}
+
+impl Outcome {
+    /// Fails unless the process ended with `code` and one line on stderr that names every word.
+    #[track_caller]
+    pub(crate) fn assert_one_line(&self, code: i32, names: &[&str]) {
+        assert_eq!(self.code, Some(code), "exit code of {self:?}");
+        assert_eq!(self.stderr.len(), 1, "exactly one line on stderr: {self:?}");
+        for name in names {
+            assert!(self.stderr[0].contains(name), "{name:?} is not named: {self:?}");
+        }
+    }
+}
+
+impl Launch {
+    /// The program under test with these arguments and a clean environment.
+    pub(crate) fn new(args: &[&str]) -> Self {
+        Self {
+            wrapper: Vec::new(),
+            program: binary(),
+            args: args.iter().map(ToString::to_string).collect(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// Adds a variable to the environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds an argument.
+    pub(crate) fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// Runs another copy of the program.
+    pub(crate) fn program(mut self, path: PathBuf) -> Self {
+        self.program = path;
+        self
+    }
+
+    /// Starts the program through another command, which gets its path and arguments behind its
+    /// own: `["unshare", "--fork"]`.
+    pub(crate) fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Starts the program by a line of shell, in which `"$0" "$@"` stands for it.
+    pub(crate) fn under_shell(self, line: &str) -> Self {
+        self.under(&["sh", "-c", line])
+    }
+
+    /// Starts the server on a free port and waits until it serves.
+    pub(crate) fn start(self) -> Server {
+        let mut server = self.start_unready();
+        server.wait_serving(secs(10));
+        server.assert_log_names_the_workers();
+        server
+    }
+
+    /// Starts the server on a free port and does not wait for anything.
+    pub(crate) fn start_unready(mut self) -> Server {
+        if !self.args.iter().any(|arg| arg == "--port") {
+            self.args.splice(0..0, ["--port".to_owned(), "0".to_owned()]);
+        }
+        self.spawn()
+    }
+
+    /// Runs the program, with exactly the given arguments, to its end.
+    pub(crate) fn run(self) -> Outcome {
+        let begin = Instant::now();
+        let mut process = self.spawn();
+        let code = process.wait_exit(SOON);
+        let took = begin.elapsed();
+        let (stdout, stderr) = process.into_output();
+        Outcome { code, stdout, stderr, took }
+    }
+
+    fn spawn(self) -> Server {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let tag = format!("{}.{number}.", std::process::id());
+        let mut command = match self.wrapper.split_first() {
+            None => Command::new(&self.program),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&self.program);
+                command
+            }
+        };
+        for (name, _) in env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("TCP_ECHO_") || text.starts_with("RUST_") {
+                command.env_remove(&name);
+            }
+        }
+        command.args(&self.args).envs(self.environment).env("ECHO_SUITE", &tag);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let process = command.process_group(0).spawn();
+        let process = process.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Server::new(process, format!("ECHO_SUITE={tag}"))
+    }
+}

@@ -1,0 +1,116 @@
+//! What every test stands on: turns, deadlines, and the doors to the other helpers.
+//!
+//! A test takes a [`Turn`], launches servers with it, and talks to them through a
+//! [`Client`](client::Client). Nothing here sleeps and hopes: evidence is awaited with a deadline.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(crate) mod client;
+pub(crate) mod launch;
+pub(crate) mod load;
+pub(crate) mod log;
+pub(crate) mod pattern;
+pub(crate) mod proc;
+pub(crate) mod server;
+
+pub(crate) use client::{Client, End};
+pub(crate) use launch::Launch;
+pub(crate) use load::{alongside, under_connecting_load};
+pub(crate) use server::Server;
+
+/// What the daemon is allowed for anything that ought to happen at once, on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(5);
+
+/// How often a condition is looked at again.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Shorthand that lets tests read as sentences.
+pub(crate) const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Shorthand that lets tests read as sentences.
+pub(crate) const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Orders the tests of this binary, which run in parallel threads.
+static TURNS: RwLock<()> = RwLock::new(());
+
+/// The right to start servers now. Tests that measure time, or that load both processors, take
+/// theirs [`alone`](Turn::alone); all others may overlap.
+pub(crate) struct Turn {
+    _hold: Hold,
+}
+
+/// Never read: it is there to be dropped at the end of the test.
+enum Hold {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+impl Turn {
+    /// A turn beside other ordinary tests. One a test: a second one could wait for itself.
+    pub(crate) fn shared() -> Self {
+        let guard = TURNS.read().unwrap_or_else(PoisonError::into_inner);
+        Self { _hold: Hold::Shared { _guard: guard } }
+    }
+
+    /// A turn with no other test running.
+    pub(crate) fn alone() -> Self {
+        let guard = TURNS.write().unwrap_or_else(PoisonError::into_inner);
+        Self { _hold: Hold::Alone { _guard: guard } }
+    }
+
+    /// Prepares a start of the binary with these arguments.
+    pub(crate) fn launch(&self, args: &[&str]) -> Launch {
+        Launch::new(args)
+    }
+
+    /// Starts a server on a free port and waits until it serves.
+    pub(crate) fn start(&self, args: &[&str]) -> Server {
+        self.launch(args).start()
+    }
+}
+
+/// Waits until `holds` says yes; fails the test, naming `what`, when `limit` has passed.
+#[track_caller]
+pub(crate) fn wait_until(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    wait_for(limit, what, || holds().then_some(()));
+}
+
+/// Waits until `probe` finds something and returns it; fails the test after `limit`.
+#[track_caller]
+pub(crate) fn wait_for<T>(limit: Duration, what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    match try_for(limit, probe) {
+        Some(found) => found,
+        None => panic!("waited {limit:?} in vain: {what}"),
+    }
+}
+
+/// Like [`wait_for`], for callers that have a better answer to failure than a panic.
+pub(crate) fn try_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        // The time is read first: a probe that starts before the deadline is never cut off by it.
+        let late = Instant::now() >= deadline;
+        match probe() {
+            Some(found) => return Some(found),
+            None if late => return None,
+            None => thread::sleep(POLL),
+        }
+    }
+}
+
+/// Says why a test does not apply on this machine. Shown by `cargo test -- --nocapture`.
+pub(crate) fn skip(why: &str) {
+    println!("skipped: {why}");
+}
+
+/// Fails unless `took` lies within the two bounds, both included.
+#[track_caller]
+pub(crate) fn assert_between(what: &str, took: Duration, least: Duration, most: Duration) {
+    assert!(least <= took && took <= most, "{what}: {took:?} is not in {least:?} ..= {most:?}");
+}

@@ -1,0 +1,154 @@
+//! What the kernel says about processes and sockets, read from /proc.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+/// One line of /proc/PID/stat, as far as tests look at it.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    /// Process id in the namespace of the tests.
+    pub(crate) pid: i32,
+    /// The short title (`comm`).
+    pub(crate) title: String,
+    /// `R`unning, `S`leeping, s`T`opped, `Z`ombie, ...
+    pub(crate) state: char,
+    /// Who would collect its exit status.
+    pub(crate) ppid: i32,
+    /// Process group.
+    pub(crate) group: i32,
+    /// Session.
+    pub(crate) session: i32,
+}
+
+/// One process, or nothing when the pid is free.
+pub(crate) fn process(pid: i32) -> Option<Process> {
+    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The title stands in parentheses and may contain both blanks and parentheses.
+    let (open, close) = (line.find('(')?, line.rfind(')')?);
+    let mut rest = line[close + 1..].split_whitespace();
+    Some(Process {
+        pid,
+        title: line[open + 1..close].to_owned(),
+        state: rest.next()?.chars().next()?,
+        ppid: rest.next()?.parse().ok()?,
+        group: rest.next()?.parse().ok()?,
+        session: rest.next()?.parse().ok()?,
+    })
+}
+
+/// Every process of this machine.
+pub(crate) fn processes() -> Vec<Process> {
+    let pids = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    pids.filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+/// Whether the process exists and has not ended (a zombie has).
+pub(crate) fn is_alive(pid: i32) -> bool {
+    process(pid).is_some_and(|process| !matches!(process.state, 'Z' | 'X'))
+}
+
+/// Whether the process is stopped by SIGSTOP or the like.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    process(pid).is_some_and(|process| process.state == 'T')
+}
+
+/// The living workers of a controller, slot to pid, told by their titles.
+pub(crate) fn workers_of(controller: i32) -> BTreeMap<u32, i32> {
+    let mine = |process: &Process| process.ppid == controller && process.state != 'Z';
+    let slot = |title: &str| -> Option<u32> {
+        title.strip_prefix("tcp-echo[wrk")?.strip_suffix(']')?.parse().ok()
+    };
+    let all = processes().into_iter().filter(mine);
+    all.filter_map(|process| Some((slot(&process.title)?, process.pid))).collect()
+}
+
+/// The full title, as `ps` shows it: the argument area with blanks for the NUL bytes.
+pub(crate) fn command_line(pid: i32) -> String {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_owned()
+}
+
+/// Whether the environment that the process was started with contains `text`.
+pub(crate) fn environment_has(pid: i32, text: &str) -> bool {
+    let raw = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    raw.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// Time spent on a processor by all threads of the process so far.
+pub(crate) fn cpu_time(pid: i32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let nanoseconds = tasks.filter_map(|task| {
+        let line = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+/// Anonymous resident memory in bytes: what the process has allocated and touched.
+pub(crate) fn anonymous_memory(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon is there");
+    let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kilobytes * 1024
+}
+
+/// A TCP socket of the machine's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Socket {
+    /// Identity of the socket, shared by all its descriptors.
+    pub(crate) inode: u64,
+    /// Address of its own end.
+    pub(crate) local: SocketAddr,
+    /// Address of the other end.
+    pub(crate) remote: SocketAddr,
+    /// Whether it is a listener.
+    pub(crate) listens: bool,
+    /// Whether the kernel runs a keepalive timer for it.
+    pub(crate) keepalive: bool,
+}
+
+/// All TCP sockets, IPv4 and IPv6.
+pub(crate) fn sockets() -> Vec<Socket> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    let text: Vec<String> = tables.into_iter().flatten().collect();
+    text.iter().flat_map(|table| table.lines()).filter_map(socket).collect()
+}
+
+/// The listeners that a process holds open.
+pub(crate) fn listeners_of(pid: i32) -> Vec<Socket> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let names = links.filter_map(|link| fs::read_link(link.path()).ok());
+    let inodes: Vec<u64> = names
+        .filter_map(|name| name.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+        .collect();
+    let all = sockets().into_iter();
+    all.filter(|socket| socket.listens && inodes.contains(&socket.inode)).collect()
+}
+
+/// One line of /proc/net/tcp: number, local, remote, state, queues, timer, ..., inode.
+fn socket(line: &str) -> Option<Socket> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    Some(Socket {
+        local: address(fields.get(1)?)?,
+        remote: address(fields.get(2)?)?,
+        listens: *fields.get(3)? == "0A",
+        keepalive: fields.get(5)?.starts_with("02:"),
+        inode: fields.get(9)?.parse().ok()?,
+    })
+}
+
+/// `0100007F:1F9A`: words in the machine's byte order, then the port.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.split_once(':')?;
+    let word = |at: usize| u32::from_str_radix(host.get(at * 8..at * 8 + 8)?, 16).ok();
+    let host = if host.len() == 8 {
+        IpAddr::from(Ipv4Addr::from(word(0)?.to_ne_bytes()))
+    } else {
+        let words = [word(0)?, word(1)?, word(2)?, word(3)?].map(u32::to_ne_bytes);
+        let bytes: Vec<u8> = words.concat();
+        IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?))
+    };
+    Some(SocketAddr::new(host, u16::from_str_radix(port, 16).ok()?))
+}

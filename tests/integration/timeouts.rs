@@ -1,0 +1,244 @@
+//! Connections that rest or stall end in time, the busy ones do not, and nobody else waits.
+
+use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::support::client::{End, is_reset, uninterrupted};
+use super::support::load::{in_parallel, worst_ping};
+use super::support::{Client, Server, Turn, alongside, assert_between, ms, proc, secs, wait_until};
+
+/// Echoes once, rests, and tells how and how long after the last byte the connection ended.
+fn rest_until_the_end(server: &Server) -> (End, Duration) {
+    let mut client = server.connect();
+    let last = Instant::now();
+    client.echo(10);
+    let end = client.end_within(secs(5));
+    (end, last.elapsed())
+}
+
+#[test]
+fn an_idle_connection_gets_a_fin_after_the_idle_timeout() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--idle-timeout", "1"]);
+    for (end, after) in in_parallel(10, |_| rest_until_the_end(&server)) {
+        assert_eq!(end, End::Fin);
+        assert_between("closed", after, secs(1), ms(2500));
+    }
+    server.stop();
+}
+
+#[test]
+fn a_client_that_never_says_a_word_is_idle_too() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--idle-timeout", "1"]);
+    let begin = Instant::now();
+    let mut silent = server.connect();
+    assert_eq!(silent.end_within(secs(5)), End::Fin);
+    assert_between("closed", begin.elapsed(), secs(1), ms(2500));
+    server.stop();
+}
+
+#[test]
+fn with_send_reset_an_idle_connection_is_reset() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--idle-timeout", "1", "--enable-send-reset"]);
+    for (end, after) in in_parallel(10, |_| rest_until_the_end(&server)) {
+        assert_eq!(end, End::Reset);
+        assert_between("reset", after, secs(1), ms(2500));
+    }
+    server.stop();
+}
+
+#[test]
+fn a_connection_is_not_idle_while_bytes_move() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--idle-timeout", "1"]);
+    let mut client = server.connect();
+    let begin = Instant::now();
+    let mut last = begin;
+    while begin.elapsed() < secs(4) {
+        last = Instant::now();
+        client.echo(1);
+        thread::sleep(ms(300));
+    }
+    assert_eq!(client.end_within(secs(5)), End::Fin);
+    assert_between("closed after the last byte", last.elapsed(), secs(1), ms(2500));
+    server.stop();
+}
+
+#[test]
+fn without_an_idle_timeout_nobody_is_closed() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--idle-timeout", "0"]);
+    let mut client = server.connect();
+    client.echo(10);
+    assert_eq!(client.end_within(ms(2500)), End::Open);
+    client.echo(10);
+    client.finish();
+    server.stop();
+}
+
+#[test]
+fn the_idle_message_is_sent_before_the_fin_and_only_if_wanted() {
+    let turn = Turn::shared();
+    let message = "Closing connection due to inactivity";
+    let args = ["--workers", "1", "--idle-timeout", "1", "--idle-message", message];
+    let server = turn.start(&args);
+    let mut client = server.connect();
+    client.echo(10);
+    let (text, end) = client.read_to_end(secs(5));
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!((text.trim_end(), end), (message, End::Fin));
+    server.stop();
+}
+
+/// Sends a byte at a time after the server's FIN until that fails; how long it went well.
+fn talk_on_after_the_fin(server: &Server) -> Duration {
+    let mut client = server.connect();
+    client.echo(10);
+    assert_eq!(client.end_within(secs(5)), End::Fin);
+    let fin = Instant::now();
+    loop {
+        match client.try_send(1) {
+            Ok(()) if fin.elapsed() > secs(6) => panic!("the server discards input for ever"),
+            Ok(()) => thread::sleep(ms(20)),
+            Err(error) if is_reset(&error) => return fin.elapsed(),
+            Err(error) => panic!("neither sent nor reset: {error}"),
+        }
+    }
+}
+
+#[test]
+fn input_after_our_fin_is_discarded_for_the_linger_timeout() {
+    let turn = Turn::shared();
+    let args = ["--workers", "1", "--idle-timeout", "1", "--linger-timeout", "1"];
+    let server = turn.start(&args);
+    assert_between("lingered", talk_on_after_the_fin(&server), ms(900), ms(3000));
+    server.stop();
+    let args = ["--workers", "1", "--idle-timeout", "1", "--linger-timeout", "0"];
+    let server = turn.start(&args);
+    assert!(talk_on_after_the_fin(&server) < ms(500), "0 closes at once");
+    server.stop();
+}
+
+#[test]
+fn a_deaf_client_is_reset_after_the_write_timeout() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--write-timeout", "1"]);
+    let mut deaf = server.connect();
+    deaf.send_until_stuck(ms(200), 64 << 20);
+    let stuck = Instant::now();
+    // Without reading: the end shows in writing.
+    let mut stream = deaf.stream();
+    let error = loop {
+        match uninterrupted(|| stream.write(&[0])) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => break error,
+            Ok(_) => {}
+        }
+        assert!(stuck.elapsed() < secs(9), "the deaf client is still connected");
+    };
+    assert!(is_reset(&error), "how it ended: {error}");
+    assert!(stuck.elapsed() < ms(3500), "{:?}", stuck.elapsed());
+    server.assert_echoes();
+    server.stop();
+}
+
+/// Sends up to `most` bytes, and then reads little, but steadily, for four seconds. The connection
+/// must survive that in both directions.
+fn read_slowly_but_steadily(server: &Server, most: usize) {
+    let mut slow = server.connect();
+    slow.send_until_stuck(ms(200), most);
+    let begin = Instant::now();
+    while begin.elapsed() < secs(4) {
+        slow.expect(32 * 1024);
+        thread::sleep(ms(100));
+    }
+    slow.expect(slow.outstanding());
+    slow.echo(1000);
+    slow.finish();
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_is_not_stalled() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--write-timeout", "1", "--idle-timeout", "60"]);
+    read_slowly_but_steadily(&server, 64 << 20);
+    server.stop();
+}
+
+/// Little enough for the kernel to hold: the worker has sent it all long before it has arrived.
+const IN_THE_KERNEL: usize = 2 << 20;
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_is_not_idle() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--idle-timeout", "1"]);
+    read_slowly_but_steadily(&server, IN_THE_KERNEL);
+    server.stop();
+}
+
+#[test]
+fn with_send_reset_a_client_that_reads_slowly_but_steadily_loses_no_byte() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--idle-timeout", "1", "--enable-send-reset"]);
+    read_slowly_but_steadily(&server, IN_THE_KERNEL);
+    server.stop();
+}
+
+/// Three kinds of deaf clients, ten a second or so: stalled, stalled behind a FIN, and silent with
+/// unread data. All stay open in our hands, so that the server has to get rid of them.
+fn gather_deaf_clients(server: &Server, over: &AtomicBool) -> Vec<Client> {
+    let mut deaf = Vec::new();
+    while !over.load(Ordering::SeqCst) {
+        let mut client = server.connect();
+        let most = if deaf.len() % 3 == 2 { 1 << 20 } else { 16 << 20 };
+        client.send_until_stuck(ms(20), most);
+        if deaf.len() % 3 == 1 {
+            client.half_close();
+        }
+        deaf.push(client);
+        thread::sleep(ms(50));
+    }
+    deaf
+}
+
+#[test]
+fn deaf_clients_that_time_out_and_linger_never_delay_another() {
+    let turn = Turn::alone();
+    let args = ["--workers", "1", "--idle-timeout", "1", "--write-timeout", "1"];
+    let args = [&args[..], &["--linger-timeout", "3"]].concat();
+    let server = turn.start(&args);
+    let (worst, deaf) = alongside(
+        |over| gather_deaf_clients(&server, over),
+        || worst_ping(server.address(), secs(6), ms(5)),
+    );
+    let gone = |client: &&Client| client.stream().take_error().unwrap().is_some();
+    let reset = deaf.iter().filter(gone).count();
+    println!("worst ping {worst:?} beside {} deaf clients, {reset} of them reset", deaf.len());
+    assert!(reset > 0, "the server has got rid of some");
+    assert!(worst < ms(100), "worst round trip beside lingering clients: {worst:?}");
+    drop(deaf);
+    server.stop();
+}
+
+#[test]
+fn the_keepalive_delay_switches_probes_on() {
+    let turn = Turn::shared();
+    for (args, wanted) in [(vec!["--keepalive-delay", "30"], true), (vec![], false)] {
+        let server = turn.start(&[&["--workers", "1"][..], &args].concat());
+        let mut client = server.connect();
+        client.echo(10);
+        let (here, there) = (server.port(), client.stream().local_addr().unwrap().port());
+        let of_server = |socket: &proc::Socket| {
+            !socket.listens && socket.local.port() == here && socket.remote.port() == there
+        };
+        wait_until(secs(2), "the kernel's timer is as configured", || {
+            proc::sockets().into_iter().find(of_server).unwrap().keepalive == wanted
+        });
+        client.finish();
+        server.stop();
+    }
+}

@@ -21,10 +21,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{
     BPF_A, BPF_ABS, BPF_ADD, BPF_ALU, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_MOD, BPF_RET, BPF_W,
-    SKF_AD_OFF, SKF_AD_RANDOM, c_int, sock_filter, sock_fprog,
+    SKF_AD_OFF, SKF_AD_RANDOM, c_int, sock_filter,
 };
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
 use socket2::SockRef;
 
 /// The most members [`steer`] takes: their program fits into what the kernel grants a socket even
@@ -93,8 +92,32 @@ pub fn steer(group: BorrowedFd<'_>, members: &[u16]) -> io::Result<()> {
     }
     let mut program = program(members);
     // The kernel copies the program before the call returns.
-    let program = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    Ok(setsockopt(&group, sockopt::AttachReusePortCbpf, &program)?)
+    let handed =
+        Program { len: program.len() as u16, padding: [0; 3], filter: program.as_mut_ptr() };
+    set_option(group, libc::SO_ATTACH_REUSEPORT_CBPF, &handed)
+}
+
+/// The kernel's `struct sock_fprog`, with its padding spelled out: it is handed over too.
+#[repr(C)]
+struct Program {
+    len: u16,
+    padding: [u16; 3],
+    filter: *mut sock_filter,
+}
+
+fn set_option<T>(socket: BorrowedFd<'_>, option: c_int, value: &T) -> io::Result<()> {
+    // SAFETY: the descriptor is open as long as it is borrowed, and the pointer and the length are
+    // those of a value that outlives the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    Ok(Errno::result(done).map(drop)?)
 }
 
 /// Lets the kernel's hash choose among all members again. Fine if it already does.
@@ -106,21 +129,9 @@ pub fn steer(group: BorrowedFd<'_>, members: &[u16]) -> io::Result<()> {
 /// all members instead.
 pub fn unsteer(group: BorrowedFd<'_>) -> io::Result<()> {
     // The kernel wants a value and ignores it.
-    let value: c_int = 0;
-    // SAFETY: the descriptor is open as long as it is borrowed, and the pointer and the length are
-    // those of a value that outlives the call.
-    let done = unsafe {
-        libc::setsockopt(
-            group.as_raw_fd(),
-            libc::SOL_SOCKET,
-            DETACH_REUSEPORT_BPF,
-            (&raw const value).cast(),
-            size_of::<c_int>() as libc::socklen_t,
-        )
-    };
-    match Errno::result(done) {
-        Ok(_) | Err(Errno::ENOENT) => Ok(()),
-        Err(errno) => Err(errno.into()),
+    match set_option(group, DETACH_REUSEPORT_BPF, &0) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        done => done,
     }
 }
 

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use nix::errno::Errno;
+use nix::unistd::dup;
 
 use crate::assignment::Exchange;
 use crate::process::channel::{Channel, Message, Received};
@@ -83,18 +85,22 @@ impl<'a> Balancer<'a> {
     }
 
     /// The next connection that a sibling has passed on; say [`Self::taken`] when it is counted.
-    pub(super) fn take(&mut self) -> Option<TcpStream> {
+    ///
+    /// # Errors
+    /// No descriptor is free: a receive would lose the connection. It stays in the inbox.
+    pub(super) fn take(&mut self) -> Result<Option<TcpStream>, Errno> {
         while self.ready {
+            drop(dup(&self.inbox)?);
             match self.inbox.receive() {
                 Ok(Received::Message(Message::Connection, mut sockets)) => {
                     let Some(socket) = sockets.pop() else { continue };
-                    return Some(TcpStream::from_std(socket.into()));
+                    return Ok(Some(TcpStream::from_std(socket.into())));
                 }
                 Ok(Received::Message(..)) => {}
                 Ok(Received::Nothing | Received::Closed) | Err(_) => self.ready = false,
             }
         }
-        None
+        Ok(None)
     }
 }
 

@@ -133,6 +133,8 @@ impl<'a, S: Service> Server<'a, S> {
             match self.assignment.channel.receive() {
                 Ok(Received::Nothing) => return,
                 Ok(Received::Message(message, sockets)) => self.on_message(message, sockets, now),
+                // A message that is not understood, or whose descriptors found no room.
+                Err(error) if is_about_message(&error) => warn!("unreadable message: {error}"),
                 Ok(Received::Closed) | Err(_) => {
                     let channel = self.assignment.channel.as_raw_fd();
                     let _ = self.registry.deregister(&mut SourceFd(&channel));
@@ -207,11 +209,17 @@ impl<'a, S: Service> Server<'a, S> {
         }
     }
 
-    /// Takes what siblings have passed on.
+    /// Takes what siblings have passed on; it waits, like the queue, while descriptors are short.
     fn take_passed(&mut self, now: Instant, tick: Tick) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(stream) = self.balancer.as_mut().and_then(Balancer::take) else { return };
-            self.admit(stream, now, tick);
+            if self.acceptor.retry_at().is_some() {
+                return;
+            }
+            match self.balancer.as_mut().map(Balancer::take).transpose() {
+                Ok(Some(Some(stream))) => self.admit(stream, now, tick),
+                Ok(_) => return,
+                Err(errno) => return self.acceptor.exhausted(errno, now),
+            }
             self.balancer.iter().for_each(Balancer::taken);
         }
     }
@@ -285,7 +293,8 @@ impl<S: Service> Handler for Server<'_, S> {
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
-        let passed = self.balancer.as_ref().is_some_and(Balancer::has_work);
+        let passed = self.acceptor.retry_at().is_none()
+            && self.balancer.as_ref().is_some_and(Balancer::has_work);
         if passed || self.connections.has_work() || self.acceptor.has_work() {
             return Some(now);
         }
@@ -296,4 +305,10 @@ impl<S: Service> Handler for Server<'_, S> {
             .chain([now + self.heartbeat])
             .min()
     }
+}
+
+/// Whether a failed receive has used up its message: the next one may be fine.
+fn is_about_message(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ENOBUFS | Errno::EPROTO))
 }

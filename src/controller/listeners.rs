@@ -29,6 +29,8 @@ struct Kept {
     slot: u32,
     address: SocketAddr,
     socket: OwnedFd,
+    /// Its slot, or its address, has been given up: it is there only until its queue is empty.
+    closing: bool,
 }
 
 /// All slots' sockets.
@@ -55,7 +57,7 @@ impl Listeners {
         sockets::listen(&socket, options)?;
         if let Ok(address) = sockets::address_of(&socket) {
             self.members.push(Member { address, slot, closing: false });
-            self.kept.push(Kept { slot, address, socket });
+            self.kept.push(Kept { slot, address, socket, closing: false });
         }
         Ok(())
     }
@@ -66,7 +68,7 @@ impl Listeners {
     /// It is no IP socket.
     pub(super) fn keep(&mut self, slot: u32, socket: OwnedFd) -> io::Result<()> {
         let address = sockets::address_of(&socket)?;
-        self.kept.push(Kept { slot, address, socket });
+        self.kept.push(Kept { slot, address, socket, closing: false });
         Ok(())
     }
 
@@ -120,14 +122,23 @@ impl Listeners {
 
     /// The sockets of `slot`.
     pub(super) fn of(&self, slot: u32) -> Vec<BorrowedFd<'_>> {
-        let kept = self.kept.iter().filter(|kept| kept.slot == slot);
+        let kept = self.kept.iter().filter(|kept| kept.slot == slot && !kept.closing);
         kept.map(|kept| kept.socket.as_fd()).collect()
     }
 
-    /// Takes the sockets of `slot` out; in a process that becomes its worker.
-    pub(super) fn take(&mut self, slot: u32) -> Vec<OwnedFd> {
-        let kept = std::mem::take(&mut self.kept);
-        let (taken, left) = kept.into_iter().partition::<Vec<_>, _>(|kept| kept.slot == slot);
+    /// The sockets of `slot` that were given up.
+    pub(super) fn closing(&self, slot: u32) -> Vec<BorrowedFd<'_>> {
+        let kept = self.kept.iter().filter(|kept| kept.slot == slot && kept.closing);
+        kept.map(|kept| kept.socket.as_fd()).collect()
+    }
+
+    /// Takes out the sockets of `slot` that listen on one of `endpoints`; in a process that becomes
+    /// its worker.
+    pub(super) fn take(&mut self, slot: u32, endpoints: &[Endpoint]) -> Vec<OwnedFd> {
+        let wanted =
+            |kept: &Kept| kept.slot == slot && !kept.closing && is_among(endpoints, kept.address);
+        let (taken, left) =
+            std::mem::take(&mut self.kept).into_iter().partition::<Vec<_>, _>(wanted);
         self.kept = left;
         taken.into_iter().map(|kept| kept.socket).collect()
     }
@@ -135,31 +146,35 @@ impl Listeners {
     /// The endpoints that `slot` has no socket for.
     pub(super) fn missing(&self, slot: u32, endpoints: &[Endpoint]) -> Vec<Endpoint> {
         let has = |endpoint: &&Endpoint| {
-            self.kept.iter().any(|kept| kept.slot == slot && kept.address == endpoint.address)
+            let of_slot = self.kept.iter().filter(|kept| kept.slot == slot && !kept.closing);
+            of_slot.map(|kept| kept.address).any(|address| address == endpoint.address)
         };
         endpoints.iter().filter(|endpoint| !has(endpoint)).copied().collect()
     }
 
-    /// Lets go of the sockets of `slot`; its worker still has them.
+    /// Gives up the sockets of `slot`; they stay until their queues are empty.
     pub(super) fn give_up(&mut self, slot: u32) {
-        self.kept.retain(|kept| kept.slot != slot);
-        let given_up = self.members.iter_mut().filter(|member| member.slot == slot);
-        given_up.for_each(|member| member.closing = true);
+        self.give_up_others(slot, &[]);
     }
 
-    /// Lets go of the sockets of `slot` whose address is no longer wanted; says whether there were any.
+    /// Gives up the sockets of `slot` that listen on none of `endpoints`; says whether there were any.
     pub(super) fn give_up_others(&mut self, slot: u32, endpoints: &[Endpoint]) -> bool {
-        let wanted = |address| endpoints.iter().any(|endpoint| endpoint.address == address);
-        let before = self.kept.len();
-        self.kept.retain(|kept| kept.slot != slot || wanted(kept.address));
-        for member in self.members.iter_mut().filter(|member| member.slot == slot) {
-            member.closing |= !wanted(member.address);
+        let mut any = false;
+        for kept in self.kept.iter_mut().filter(|kept| kept.slot == slot) {
+            if !is_among(endpoints, kept.address) {
+                kept.closing = true;
+                any = true;
+            }
         }
-        self.kept.len() < before
+        for member in self.members.iter_mut().filter(|member| member.slot == slot) {
+            member.closing |= !is_among(endpoints, member.address);
+        }
+        any
     }
 
-    /// The sockets of `slot` that were given up are closed now.
+    /// The queues of the sockets of `slot` that were given up are empty: closes them.
     pub(super) fn closed(&mut self, slot: u32) {
+        self.kept.retain(|kept| kept.slot != slot || !kept.closing);
         while let Some(gone) =
             self.members.iter().position(|member| member.slot == slot && member.closing)
         {
@@ -194,6 +209,10 @@ impl Listeners {
         };
         groups.into_iter().map(|(address, socket)| (socket, slots(address))).collect()
     }
+}
+
+fn is_among(endpoints: &[Endpoint], address: SocketAddr) -> bool {
+    endpoints.iter().any(|endpoint| endpoint.address == address)
 }
 
 #[cfg(test)]

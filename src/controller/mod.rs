@@ -223,6 +223,10 @@ impl Handler for Controller<'_> {
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
+        // The first turn of an image waits for nothing.
+        if self.signals_ready {
+            return Some(now);
+        }
         let round = self.config.fleet.worker_timeout.map_or(ROUND, |limit| ROUND.min(limit / 3));
         let others = [self.supervisor.deadline(), self.reload.deadline(), self.manager.deadline()];
         others.into_iter().flatten().chain([now + round]).min()

@@ -1,14 +1,18 @@
 //! Reload and upgrade: ask the build that is about to take over, then become it.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
@@ -16,6 +20,7 @@ use super::Controller;
 use super::handover::{HandedWorker, Handover, VARIABLE, VERSION, version_line};
 use super::spawn::FOR_CONTROLLER;
 use crate::process::exec;
+use crate::process::signals::SignalMask;
 use crate::process::wait::Ending;
 
 /// How long the new build may take to check its configuration.
@@ -39,9 +44,17 @@ pub(super) struct Reload {
 #[derive(Debug)]
 struct Check {
     pid: Pid,
+    identity: Identity,
     stdout: OwnedFd,
     stderr: OwnedFd,
     deadline: Instant,
+}
+
+impl Check {
+    /// Ends it, with all that it has started.
+    fn kill(&self) {
+        let _ = killpg(self.pid, Signal::SIGKILL);
+    }
 }
 
 impl Reload {
@@ -71,15 +84,19 @@ impl Controller<'_> {
     pub(super) fn advance_reload(&mut self, now: Instant) {
         if self.supervisor.is_stopping() {
             self.reload.wanted = false;
+            if let Some(check) = self.reload.check.take() {
+                info!("stopping, so not reloaded");
+                check.kill();
+            }
         }
         match &self.reload.check {
             Some(check) if check.deadline <= now => {
-                let pid = check.pid;
+                check.kill();
                 self.reload.check = None;
-                self.signal(pid, Signal::SIGKILL);
                 self.refuse_reload("the check has taken too long");
             }
-            None if self.reload.wanted && self.supervisor.is_steady() => {
+            // A queue that is being emptied is not handed over.
+            None if self.reload.wanted && self.supervisor.is_steady() && self.heirs.is_empty() => {
                 self.reload.wanted = false;
                 info!(program = %self.invocation.program.display(), "reloading");
                 // Even one that is over in a moment must be announced.
@@ -99,7 +116,10 @@ impl Controller<'_> {
     }
 
     fn begin_check(&self, now: Instant) -> io::Result<Check> {
+        let identity = identity(&self.invocation.program)?;
         let mut command = Command::new(&self.invocation.program);
+        // A group of its own, so that whatever it starts can be ended with it.
+        command.process_group(0);
         command.args(self.invocation.arguments.iter().skip(1)).arg("--check-config");
         FOR_CONTROLLER.iter().for_each(|name| {
             command.env_remove(name);
@@ -111,7 +131,7 @@ impl Controller<'_> {
         // Its end is told like that of every process of ours, by `reap`.
         let pid = Pid::from_raw(check.id() as i32);
         let (stdout, stderr) = (stdout.into(), stderr.into());
-        Ok(Check { pid, stdout, stderr, deadline: now + CHECK_TIMEOUT })
+        Ok(Check { pid, identity, stdout, stderr, deadline: now + CHECK_TIMEOUT })
     }
 
     /// If `pid` is the check, takes its answer. Returns whether it was.
@@ -127,8 +147,8 @@ impl Controller<'_> {
             self.refuse_reload(&format!("{reason} ({ending})"));
         } else if !answer.ends_with(&version_line()) {
             self.refuse_reload("it is no tcp-echo that could take over from this one");
-        } else if self.supervisor.is_stopping() {
-            info!("stopping, so not reloaded");
+        } else if identity(&self.invocation.program).ok() != Some(check.identity) {
+            self.refuse_reload("the program was replaced during its check");
         } else if let Err(error) = self.become_next() {
             self.refuse_reload(&format!("cannot become the new build: {error}"));
         }
@@ -143,7 +163,27 @@ impl Controller<'_> {
     /// The point of no return, if all goes well.
     fn become_next(&mut self) -> io::Result<()> {
         // Signals that have arrived are acted on by this image; those to come wait for the next.
+        let mask = SignalMask::block_all()?;
         self.on_signals();
+        if self.supervisor.is_stopping() {
+            mask.restore();
+            info!("stopping, so not reloaded");
+            return Ok(());
+        }
+        let failed = self.execute();
+        mask.restore();
+        Err(failed)
+    }
+
+    /// Returns only if that fails.
+    fn execute(&self) -> io::Error {
+        match self.try_execute() {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    fn try_execute(&self) -> io::Result<Infallible> {
         let note = self.handover();
         let (descriptor, value) = note.leave()?;
         let mut keep = note.descriptors();
@@ -211,6 +251,14 @@ impl Controller<'_> {
             failed, "reload given up: the new worker does not get ready, the old ones stay"
         );
     }
+}
+
+/// Which file a program is, and in which state: device, inode, size and time of change.
+type Identity = (u64, u64, u64, i64, i64);
+
+fn identity(program: &Path) -> io::Result<Identity> {
+    let file = std::fs::metadata(program)?;
+    Ok((file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
 }
 
 /// What a process has written that has ended; a pipe holds it all.

@@ -126,9 +126,9 @@ impl Controller<'_> {
         self.actions.retain(|action| !matches!(action, Action::Signal(to, _) if *to == pid));
         // What it said last comes before its end.
         self.on_channel(pid);
-        let inherited: Vec<u32> =
-            self.heirs.iter().filter(|heir| heir.1 == pid).map(|heir| heir.0).collect();
-        inherited.into_iter().for_each(|slot| self.on_closed(slot, pid));
+        let of_pid = self.heirs.iter().filter(|heir| heir.1 == pid);
+        let orphaned: Vec<u32> = of_pid.map(|heir| heir.0).collect();
+        orphaned.into_iter().for_each(|slot| self.find_heir(slot, pid));
         if let Some(handle) = self.handles.remove(&pid) {
             let channel = handle.channel.as_raw_fd();
             let _ = mio::event::Source::deregister(&mut SourceFd(&channel), &self.registry);
@@ -164,7 +164,10 @@ impl Controller<'_> {
                     Action::Signal(pid, signal) => self.signal(pid, signal),
                     Action::Retire(pid) => self.retire(pid),
                     Action::CloseSlot(slot, heir) => self.close_slot(slot, heir),
-                    Action::Rescue(slot, pid) => self.adopt(slot, pid, None),
+                    Action::Rescue(slot, pid) => {
+                        let message = Message::Adopt { slot, for_ms: None };
+                        self.send(pid, &message, &self.listeners.of(slot));
+                    }
                     Action::Release(slot, pid) => self.send(pid, &Message::Release { slot }, &[]),
                     Action::CloseListeners => {
                         self.closing = true;
@@ -195,27 +198,33 @@ impl Controller<'_> {
     }
 
     fn close_slot(&mut self, slot: u32, heir: Option<Pid>) {
+        self.listeners.give_up(slot);
+        self.unstore_sockets(slot);
         match heir {
             Some(pid) if self.handles.get(&pid).is_some_and(|handle| handle.slot == slot) => {
                 self.heirs.push((slot, pid));
                 self.send_retire(pid, LAST_CALL);
             }
-            Some(pid) => {
-                self.heirs.push((slot, pid));
-                self.adopt(slot, pid, Some(LAST_CALL));
-            }
-            None => {}
-        }
-        self.listeners.give_up(slot);
-        self.unstore_sockets(slot);
-        if heir.is_none() {
-            self.listeners.closed(slot);
+            Some(pid) => self.bequeath(slot, pid),
+            None => self.listeners.closed(slot),
         }
     }
 
-    fn adopt(&self, slot: u32, pid: Pid, time: Option<Duration>) {
-        let for_ms = time.map(|time| time.as_millis() as u64);
-        self.send(pid, &Message::Adopt { slot, for_ms }, &self.listeners.of(slot));
+    /// Leaves the queues of `slot` that were given up to a worker of another slot.
+    fn bequeath(&mut self, slot: u32, pid: Pid) {
+        self.heirs.push((slot, pid));
+        let for_ms = Some(LAST_CALL.as_millis() as u64);
+        self.send(pid, &Message::Adopt { slot, for_ms }, &self.listeners.closing(slot));
+    }
+
+    /// An heir has died: somebody else inherits, if there is anybody.
+    fn find_heir(&mut self, slot: u32, dead: Pid) {
+        self.heirs.retain(|heir| *heir != (slot, dead));
+        let candidates = self.supervisor.healthy_workers();
+        match candidates.iter().map(|(_, pid)| *pid).find(|pid| *pid != dead) {
+            Some(pid) if !self.closing => self.bequeath(slot, pid),
+            _ => self.listeners.closed(slot),
+        }
     }
 
     fn send_retire(&self, pid: Pid, accept: Duration) {

@@ -96,7 +96,7 @@ impl Controller<'_> {
         //    nothing deregistered: the set is shared), the other slots' listeners, their channels
         //    (or their ends of file would never come), the claims, the pid file.
         let missing = self.listeners.missing(slot, &self.endpoints);
-        let listeners = self.listeners.take(slot);
+        let listeners = self.listeners.take(slot, &self.endpoints);
         let mut keep = vec![channel.as_raw_fd()];
         keep.extend(listeners.iter().map(AsRawFd::as_raw_fd));
         keep.extend(self.inboxes.descriptors_for(slot));

@@ -25,9 +25,7 @@ fn main() -> ExitCode {
     }
     let config = Config::load(&cli);
     if cli.check_config {
-        let valid =
-            || format!("configuration is valid\n{}", handover::answer().unwrap_or_default());
-        return config.map_or_else(|e| refuse(e, Exit::Usage), |_| say(&valid()));
+        return config.map_or_else(|e| refuse(e, Exit::Usage), |config| approve(&config));
     }
     match Handover::take() {
         Err(error) => refuse(format!("cannot take over: {error}"), Exit::Failure),
@@ -50,24 +48,39 @@ fn start(config: Config) -> Exit {
 /// After a reload. Should the configuration have become invalid since it was checked, the former one
 /// goes on.
 fn go_on(config: Result<Config, ConfigError>, note: Handover, cli: &Cli) -> Exit {
-    let former = match Config::restore(&note.settings, cli) {
-        Ok(former) => former,
-        Err(error) => {
-            eprintln!("tcp-echo: cannot take over: {error}");
+    let former = Config::restore(&note.settings, cli);
+    let config = match (config, &former) {
+        (Ok(config), _) => config,
+        (Err(error), Ok(former)) => {
+            eprintln!("tcp-echo: going on with the former configuration: {error}");
+            former.clone()
+        }
+        (Err(error), Err(_)) => {
+            eprintln!("tcp-echo: {error}");
             return Exit::Failure;
         }
     };
-    let config = config.unwrap_or_else(|error| {
-        eprintln!("tcp-echo: going on with the former configuration: {error}");
-        former.clone()
-    });
-    serve(config, None, Some((note, former)))
+    serve(config, None, Some((note, former.ok())))
 }
 
-fn serve(config: Config, launch: Option<Launch>, note: Option<(Handover, Config)>) -> Exit {
+/// `--check-config`; and, for a daemon that wants to become this build, the version that we speak.
+fn approve(config: &Config) -> ExitCode {
+    let answer = handover::answer();
+    if answer.is_some() {
+        if let Err(reason) = controller::preflight(config) {
+            return refuse(reason, Exit::Failure);
+        }
+    }
+    say(&format!("configuration is valid\n{}", answer.unwrap_or_default()))
+}
+
+fn serve(config: Config, launch: Option<Launch>, note: Option<(Handover, Option<Config>)>) -> Exit {
     logging::init(&config.log);
     let run = || {
-        let invocation = Invocation::of_this_process()?;
+        let invocation = match &note {
+            Some((note, _)) => Invocation::again(note.program.clone()),
+            None => Invocation::of_this_process()?,
+        };
         let title = TitleArea::claim();
         let boot = Boot { worker_main: worker::run, invocation, title, launch };
         controller::run(config, boot, note)

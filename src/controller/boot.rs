@@ -15,7 +15,7 @@ use super::handover::Handover;
 use super::listeners::Listeners;
 use super::reload::Reload;
 use super::service_manager::ServiceManager;
-use super::supervisor::{Inherited, Plan, Supervisor};
+use super::supervisor::{Inherited, MOST_SLOTS, Plan, Supervisor};
 use super::worker_handle::WorkerHandle;
 use super::{Boot, Controller, ControllerError};
 use crate::config::{Config, Endpoint, ListenConfig};
@@ -71,7 +71,7 @@ impl Estate {
     /// former one, and nobody is replaced.
     pub(super) fn inherit(
         config: &mut Config,
-        former: Config,
+        former: Option<Config>,
         mut note: Handover,
     ) -> Result<Self, ControllerError> {
         let mut claims = note
@@ -88,12 +88,19 @@ impl Estate {
             false => Ok(Vec::new()),
         };
         let renew = claimed.is_ok();
-        let claims = claimed.or_else(|reason| {
-            reload.failed += 1;
-            error!(failed = reload.failed, "reload refused, everything stays as it was: {reason}");
-            *config = former;
-            claim_all(&config.listen, &mut claims)
-        })?;
+        let mut plan_now = plan(config);
+        let claims = match (claimed, former) {
+            (Ok(claims), _) => claims,
+            (Err(reason), None) => return Err(reason.into()),
+            (Err(reason), Some(former)) => {
+                reload.failed += 1;
+                let failed = reload.failed;
+                error!(failed, "reload refused, everything stays as it was: {reason}");
+                *config = former;
+                plan_now = Plan { slots: note.wanted, ..plan(config) };
+                claim_all(&config.listen, &mut claims)?
+            }
+        };
         let pid_file = inherit_pid_file(config, note.pid_file.take())?;
         let mut listeners = Listeners::default();
         for &(slot, socket) in &note.sockets {
@@ -113,13 +120,18 @@ impl Estate {
             let (pid, slot) = (Pid::from_raw(worker.pid), worker.slot);
             let channel = take_over(worker.channel)?.into();
             let since = Instant::now();
-            handles.insert(pid, WorkerHandle { slot, channel, seat: worker.seat, since });
+            let (seat, exchanges) = (worker.seat, worker.exchanges);
+            handles.insert(pid, WorkerHandle { slot, channel, seat, exchanges, since });
             let leaving = worker.leaving_ms.map(Duration::from_millis);
             inherited.push(Inherited { pid, slot, leaving });
         }
         info!(from = note.from, version = env!("CARGO_PKG_VERSION"), "taking over");
-        let supervisor =
-            Supervisor::resume(plan(config), seed(), Instant::now(), &inherited, renew);
+        let slots_with_worker = inherited.iter().filter(|worker| worker.leaving.is_none());
+        let slots_with_socket = note.sockets.iter().map(|(slot, _)| *slot);
+        let highest = slots_with_worker.map(|worker| worker.slot).chain(slots_with_socket).max();
+        let highest = highest.unwrap_or(0).min(MOST_SLOTS);
+        let now = Instant::now();
+        let supervisor = Supervisor::resume(plan_now, seed(), now, &inherited, highest, renew);
         Ok(Self {
             pid_file,
             claims,

@@ -43,6 +43,11 @@ impl Inboxes {
         self.ends.get(&slot).map(|(outbox, _)| std::os::fd::AsFd::as_fd(outbox))
     }
 
+    /// What was passed to `slot`.
+    pub(super) fn inbox(&self, slot: u32) -> Option<BorrowedFd<'_>> {
+        self.ends.get(&slot).map(|(_, inbox)| std::os::fd::AsFd::as_fd(inbox))
+    }
+
     /// Every slot with both ends' numbers: the way to it, and its inbox.
     pub(super) fn numbers(&self) -> Vec<(u32, RawFd, RawFd)> {
         let ends = self.ends.iter();

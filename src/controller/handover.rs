@@ -28,6 +28,10 @@ pub struct Handover {
     pub version: u32,
     /// The build that leaves the note.
     pub from: String,
+    /// How it was started: the program's file.
+    pub program: PathBuf,
+    /// How many workers were wanted: what stays if the new configuration does not do.
+    pub wanted: u32,
     /// Its settings, as a configuration file.
     pub settings: String,
     /// The shared memory.
@@ -66,6 +70,8 @@ pub struct HandedWorker {
     pub channel: RawFd,
     /// Its seat in the statistics.
     pub seat: usize,
+    /// Whether it takes what siblings pass on.
+    pub exchanges: bool,
     /// How much longer it may live, in milliseconds, if it has left its slot.
     pub leaving_ms: Option<u64>,
 }

@@ -4,6 +4,7 @@
 //! position: the order in which they began to listen, where closing one moves the last into its
 //! place. Steering needs these positions, so it is the controller that lets each socket listen.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -162,8 +163,8 @@ impl Listeners {
         let mut any = false;
         for kept in self.kept.iter_mut().filter(|kept| kept.slot == slot) {
             if !is_among(endpoints, kept.address) {
+                any |= !kept.closing;
                 kept.closing = true;
-                any = true;
             }
         }
         for member in self.members.iter_mut().filter(|member| member.slot == slot) {
@@ -172,18 +173,58 @@ impl Listeners {
         any
     }
 
-    /// The queues of the sockets of `slot` that were given up are empty: closes them.
+    /// The queues of the sockets of `slot` that were given up are empty: closes them. Should the slot
+    /// have been given up twice, the first time is over.
     pub(super) fn closed(&mut self, slot: u32) {
-        self.kept.retain(|kept| kept.slot != slot || !kept.closing);
-        while let Some(gone) =
-            self.members.iter().position(|member| member.slot == slot && member.closing)
-        {
-            let address = self.members.remove(gone).address;
-            // The kernel moves the last member into the gap.
-            let last = self.members.iter().rposition(|member| member.address == address);
-            if let Some(last) = last.filter(|&last| last >= gone) {
-                let member = self.members.remove(last);
-                self.members.insert(gone, member);
+        let addresses: BTreeSet<SocketAddr> = self.kept.iter().map(|kept| kept.address).collect();
+        for address in addresses {
+            let of_slot =
+                |kept: &Kept| kept.slot == slot && kept.address == address && kept.closing;
+            if let Some(index) = self.kept.iter().position(of_slot) {
+                self.kept.remove(index);
+                self.remove_member(slot, address);
+            }
+        }
+    }
+
+    fn remove_member(&mut self, slot: u32, address: SocketAddr) {
+        let gone =
+            |member: &Member| member.slot == slot && member.address == address && member.closing;
+        let Some(gone) = self.members.iter().position(gone) else { return };
+        self.members.remove(gone);
+        // The kernel moves the last member into the gap.
+        let last = self.members.iter().rposition(|member| member.address == address);
+        if let Some(last) = last.filter(|&last| last >= gone) {
+            let member = self.members.remove(last);
+            self.members.insert(gone, member);
+        }
+    }
+
+    /// Lets `slot` share the sockets that were passed to us, where it has none of its own.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub(super) fn share_foreign(&mut self, slot: u32) -> io::Result<()> {
+        for address in self.foreign.clone() {
+            let mut of_address = self.kept.iter().filter(|kept| kept.address == address);
+            if of_address.clone().any(|kept| kept.slot == slot) {
+                continue;
+            }
+            if let Some(kept) = of_address.next() {
+                let socket = kept.socket.try_clone()?;
+                self.keep(slot, socket)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the passed sockets of `from` to `to`: whoever passed them holds them open, so closing
+    /// them would leave queues without anybody.
+    pub(super) fn reassign_foreign(&mut self, from: u32, to: u32) {
+        let foreign = &self.foreign;
+        for kept in self.kept.iter_mut().filter(|kept| kept.slot == from) {
+            if foreign.contains(&kept.address) {
+                kept.slot = to;
             }
         }
     }
@@ -195,7 +236,7 @@ impl Listeners {
 
     /// One socket and the slots of its group, in the kernel's order, for each address whose group is
     /// all ours.
-    pub(super) fn groups(&self) -> Vec<(BorrowedFd<'_>, Vec<Option<u32>>)> {
+    pub(super) fn groups(&self) -> Vec<(SocketAddr, BorrowedFd<'_>, Vec<Option<u32>>)> {
         let mut groups: Vec<(SocketAddr, BorrowedFd<'_>)> = Vec::new();
         for kept in &self.kept {
             let known = groups.iter().any(|(address, _)| *address == kept.address);
@@ -207,7 +248,7 @@ impl Listeners {
             let members = self.members.iter().filter(move |member| member.address == address);
             members.map(|member| (!member.closing).then_some(member.slot)).collect()
         };
-        groups.into_iter().map(|(address, socket)| (socket, slots(address))).collect()
+        groups.into_iter().map(|(address, socket)| (address, socket, slots(address))).collect()
     }
 }
 
@@ -219,12 +260,19 @@ fn is_among(endpoints: &[Endpoint], address: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
+    /// Slots with a socket on each of two addresses, in this order.
     fn listeners(slots: &[u32]) -> Listeners {
-        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let member = |&slot: &u32, port| Member { address: address(port), slot, closing: false };
         let mut listeners = Listeners::default();
-        let groups = slots.iter().flat_map(|slot| [member(slot, 1), member(slot, 2)]);
-        listeners.set_members(groups.collect(), Vec::new());
+        let mut members = Vec::new();
+        for &slot in slots {
+            for port in [1, 2] {
+                let address = SocketAddr::from(([127, 0, 0, 1], port));
+                let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket").into();
+                listeners.kept.push(Kept { slot, address, socket, closing: false });
+                members.push(Member { address, slot, closing: false });
+            }
+        }
+        listeners.set_members(members, Vec::new());
         listeners
     }
 
@@ -248,6 +296,19 @@ mod tests {
         listeners.give_up(3);
         listeners.closed(3);
         assert_eq!(order(&listeners, 1), [1, 2]);
+    }
+
+    #[test]
+    fn a_slot_that_was_given_up_twice_is_closed_twice() {
+        let mut listeners = listeners(&[1, 2]);
+        listeners.give_up(2);
+        let again = self::listeners(&[2]);
+        listeners.kept.extend(again.kept);
+        listeners.members.extend(again.members);
+        listeners.closed(2);
+        assert_eq!(order(&listeners, 1), [1, 2]);
+        assert!(listeners.members.iter().all(|member| !member.closing));
+        assert_eq!(listeners.of(2).len(), 2);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use mio::{Interest, Poll, Registry, Token};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tracing::info;
+use tracing::{info, warn};
 
 use self::boot::Estate;
 use self::exchange::Inboxes;
@@ -128,15 +128,18 @@ pub struct Boot {
 pub fn run(
     mut config: Config,
     mut boot: Boot,
-    note: Option<(Handover, Config)>,
+    note: Option<(Handover, Option<Config>)>,
 ) -> Result<Exit, ControllerError> {
     // 1. Signals first: from here on none is lost and none kills.
     let mut signals = SignalStream::new(&HANDLED)?;
     signals::ignore(&IGNORED)?;
     signals::unblock_all()?;
     boot.title.set("tcp-echo[ctrlr]");
-    let limit = descriptors::raise_limit()?;
-    report::check_descriptors(limit, &config)?;
+    match preflight(&config) {
+        // It has been found fit before it took over; a daemon that serves is not given up for this.
+        Err(reason) if note.is_some() => warn!("{reason}"),
+        done => done?,
+    }
     // 2. What can be refused, while nothing runs yet; or what runs.
     let estate = match note {
         None => Estate::found(&config)?,
@@ -156,6 +159,14 @@ pub fn run(
             Ok(exit)
         }
     }
+}
+
+/// What can be known to be impossible before anything is begun.
+///
+/// # Errors
+/// [`ControllerError::Descriptors`].
+pub fn preflight(config: &Config) -> Result<(), ControllerError> {
+    report::check_descriptors(descriptors::raise_limit()?, config)
 }
 
 /// Everything the controller has.

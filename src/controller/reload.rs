@@ -33,6 +33,8 @@ pub(super) struct Reload {
     wanted: bool,
     /// One has begun in this turn.
     begun: bool,
+    /// The new build may take over at the end of this turn.
+    approved: bool,
     check: Option<Check>,
     /// How many there were.
     pub(super) done: u64,
@@ -88,6 +90,12 @@ impl Controller<'_> {
                 info!("stopping, so not reloaded");
                 check.kill();
             }
+        }
+        if std::mem::take(&mut self.reload.approved) {
+            if let Err(error) = self.become_next() {
+                self.refuse_reload(&format!("cannot become the new build: {error}"));
+            }
+            return;
         }
         match &self.reload.check {
             Some(check) if check.deadline <= now => {
@@ -149,8 +157,8 @@ impl Controller<'_> {
             self.refuse_reload("it is no tcp-echo that could take over from this one");
         } else if identity(&self.invocation.program).ok() != Some(check.identity) {
             self.refuse_reload("the program was replaced during its check");
-        } else if let Err(error) = self.become_next() {
-            self.refuse_reload(&format!("cannot become the new build: {error}"));
+        } else {
+            self.reload.approved = true;
         }
         true
     }
@@ -165,14 +173,20 @@ impl Controller<'_> {
         // Signals that have arrived are acted on by this image; those to come wait for the next.
         let mask = SignalMask::block_all()?;
         self.on_signals();
-        if self.supervisor.is_stopping() {
-            mask.restore();
+        // An end is noticed in the next turn, by the phase.
+        let _ = self.act();
+        let failed = if self.supervisor.is_stopping() {
             info!("stopping, so not reloaded");
-            return Ok(());
-        }
-        let failed = self.execute();
+            None
+        } else if self.supervisor.is_steady() && self.heirs.is_empty() {
+            Some(self.execute())
+        } else {
+            // Something has come up: once more when it is settled.
+            self.reload.wanted = true;
+            None
+        };
         mask.restore();
-        Err(failed)
+        failed.map_or(Ok(()), Err)
     }
 
     /// Returns only if that fails.
@@ -204,6 +218,7 @@ impl Controller<'_> {
                 slot: worker.slot,
                 channel: handle.channel.as_raw_fd(),
                 seat: handle.seat,
+                exchanges: handle.exchanges,
                 leaving_ms: worker.leaving.map(|left| left.as_millis() as u64),
             })
         });
@@ -211,6 +226,8 @@ impl Controller<'_> {
         Handover {
             version: VERSION,
             from: env!("CARGO_PKG_VERSION").into(),
+            program: self.invocation.program.clone(),
+            wanted: self.supervisor.wanted(),
             settings: self.config.settings.to_table().to_string(),
             statistics: self.statistics.file().as_raw_fd(),
             pid_file: self

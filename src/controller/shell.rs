@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
 use super::supervisor::{Action, Event, Report};
+use super::worker_handle::WorkerHandle;
 use super::{Controller, report};
 use crate::exit::Exit;
 use crate::logging;
@@ -101,6 +102,16 @@ impl Controller<'_> {
         self.tell(Event::Ready(pid));
     }
 
+    /// If nobody has gone who could empty the queues of addresses that are no longer wanted, the new
+    /// worker does.
+    fn on_serving(&mut self, slot: u32, pid: Pid) {
+        if self.listeners.give_up_others(slot, &self.endpoints) {
+            self.unstore_sockets(slot);
+            self.store_sockets(slot);
+            self.bequeath(slot, pid);
+        }
+    }
+
     /// All of the first generation fail alike: it is said once, at the end.
     fn on_failed(&mut self, pid: Pid, slot: u32, reason: String) {
         if self.serving {
@@ -164,10 +175,7 @@ impl Controller<'_> {
                     Action::Signal(pid, signal) => self.signal(pid, signal),
                     Action::Retire(pid) => self.retire(pid),
                     Action::CloseSlot(slot, heir) => self.close_slot(slot, heir),
-                    Action::Rescue(slot, pid) => {
-                        let message = Message::Adopt { slot, for_ms: None };
-                        self.send(pid, &message, &self.listeners.of(slot));
-                    }
+                    Action::Rescue(slot, pid) => self.rescue(slot, pid),
                     Action::Release(slot, pid) => self.send(pid, &Message::Release { slot }, &[]),
                     Action::CloseListeners => {
                         self.closing = true;
@@ -198,15 +206,40 @@ impl Controller<'_> {
     }
 
     fn close_slot(&mut self, slot: u32, heir: Option<Pid>) {
+        self.keep_foreign_attended(slot);
         self.listeners.give_up(slot);
         self.unstore_sockets(slot);
-        match heir {
-            Some(pid) if self.handles.get(&pid).is_some_and(|handle| handle.slot == slot) => {
+        let slot_of_heir = heir.and_then(|pid| self.handles.get(&pid)).map(|handle| handle.slot);
+        match (heir, slot_of_heir) {
+            (Some(pid), Some(own)) if own == slot => {
                 self.heirs.push((slot, pid));
                 self.send_retire(pid, LAST_CALL);
             }
-            Some(pid) => self.bequeath(slot, pid),
-            None => self.listeners.closed(slot),
+            (Some(pid), Some(_)) => self.bequeath(slot, pid),
+            // It has ended in the meantime.
+            (Some(pid), None) => self.find_heir(slot, pid),
+            (None, _) => self.listeners.closed(slot),
+        }
+    }
+
+    /// Sockets that were passed to us stay open whatever we do: the first slot takes them over.
+    fn keep_foreign_attended(&mut self, slot: u32) {
+        if self.listeners.foreign().is_empty() {
+            return;
+        }
+        self.listeners.reassign_foreign(slot, 1);
+        if let Some((_, pid)) = self.supervisor.healthy_workers().first() {
+            let message = Message::Adopt { slot: 1, for_ms: None };
+            self.send(*pid, &message, &self.listeners.of(1));
+        }
+    }
+
+    fn rescue(&self, slot: u32, pid: Pid) {
+        self.send(pid, &Message::Adopt { slot, for_ms: None }, &self.listeners.of(slot));
+        if let Some(inbox) = self.inboxes.inbox(slot) {
+            let of_slot = |handle: &&WorkerHandle| handle.slot == slot && handle.exchanges;
+            let seat = self.handles.values().rfind(of_slot).map(|handle| handle.seat);
+            self.send(pid, &Message::AdoptInbox { slot, seat }, &[inbox]);
         }
     }
 
@@ -264,6 +297,7 @@ impl Controller<'_> {
                     logging::reopen();
                 }
             }
+            Report::Ready(slot, pid) => self.on_serving(slot, pid),
             Report::Renewed => return self.on_renewed(),
             Report::NotRenewed(slot) => return self.on_not_renewed(slot),
             _ => {}

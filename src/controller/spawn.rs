@@ -44,6 +44,7 @@ impl Controller<'_> {
     }
 
     fn try_spawn(&mut self, slot: u32) -> io::Result<Pid> {
+        self.listeners.share_foreign(slot)?;
         let (channel, theirs) = Channel::pair()?;
         if self.config.fleet.balance == Balance::LeastConnections && self.inboxes.open(slot)? {
             self.introduce(slot);
@@ -61,7 +62,8 @@ impl Controller<'_> {
             }
         };
         let descriptor = channel.as_raw_fd();
-        let handle = WorkerHandle { slot, channel, seat, since: Instant::now() };
+        let exchanges = self.inboxes.outbox(slot).is_some();
+        let handle = WorkerHandle { slot, channel, seat, exchanges, since: Instant::now() };
         self.handles.insert(pid, handle);
         let token = Token(pid.as_raw() as usize);
         let mut source = SourceFd(&descriptor);

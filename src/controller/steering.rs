@@ -4,6 +4,7 @@
 //! some slot is not healthy; otherwise the kernel's own hash is just as good and costs nothing.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use tracing::{debug, warn};
 
@@ -12,10 +13,10 @@ use super::supervisor::MOST_SLOTS;
 use crate::config::Balance;
 use crate::process::steering;
 
-/// What is attached to each group, by its place in the list of groups; `None`: nothing.
+/// What is attached to each address's group; `None`: nothing.
 #[derive(Debug, Default)]
 pub(super) struct Steering {
-    attached: BTreeMap<usize, Option<Vec<u16>>>,
+    attached: BTreeMap<SocketAddr, Option<Vec<u16>>>,
     refused: bool,
 }
 
@@ -37,7 +38,8 @@ impl Controller<'_> {
         // After a reload that has switched to the hash nobody passes anything on any more.
         if self.config.fleet.balance == Balance::LeastConnections {
             for (slot, pid) in self.supervisor.healthy_workers() {
-                seats[slot as usize - 1] = self.handles.get(&pid).map(|handle| handle.seat);
+                let handle = self.handles.get(&pid).filter(|handle| handle.exchanges);
+                seats[slot as usize - 1] = handle.map(|handle| handle.seat);
             }
         }
         for (seat, slot) in seats.into_iter().zip(1..) {
@@ -52,9 +54,9 @@ impl Controller<'_> {
             return;
         }
         let healthy = self.supervisor.healthy();
-        for (index, (group, members)) in self.listeners.groups().into_iter().enumerate() {
+        for (address, group, members) in self.listeners.groups() {
             let wanted = choose(&members, &healthy);
-            if self.steering.attached.get(&index) == Some(&wanted) {
+            if self.steering.attached.get(&address) == Some(&wanted) {
                 continue;
             }
             let done = match &wanted {
@@ -62,14 +64,14 @@ impl Controller<'_> {
                 None => steering::unsteer(group),
             };
             match done {
-                Ok(()) => debug!(group = index, members = ?wanted, "steering"),
+                Ok(()) => debug!(%address, members = ?wanted, "steering"),
                 Err(error) => {
                     self.steering.refused = true;
                     warn!("cannot steer connections away from workers in trouble: {error}");
                     return;
                 }
             }
-            self.steering.attached.insert(index, wanted);
+            self.steering.attached.insert(address, wanted);
         }
     }
 }

@@ -13,6 +13,8 @@ pub(super) struct WorkerHandle {
     pub(super) channel: Channel,
     /// Its place in the statistics.
     pub(super) seat: usize,
+    /// Whether it takes what siblings pass on.
+    pub(super) exchanges: bool,
     /// When it was forked, or taken over.
     pub(super) since: Instant,
 }

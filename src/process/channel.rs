@@ -60,6 +60,13 @@ pub enum Message {
         /// The sibling's slot.
         slot: u32,
     },
+    /// To a worker: take what was passed to this slot too. Its inbox comes along.
+    AdoptInbox {
+        /// The slot.
+        slot: u32,
+        /// The seat of the worker that was to take it, if there is one.
+        seat: Option<usize>,
+    },
     /// From worker to worker: a connection that the receiver is to serve comes along.
     Connection,
     /// To a worker: the slot is looked after again.

@@ -36,6 +36,11 @@ impl Invocation {
         };
         Ok(Self { program, arguments })
     }
+
+    /// The same for a process that knows its program's file from the image before.
+    pub fn again(program: PathBuf) -> Self {
+        Self { program, arguments: env::args_os().collect() }
+    }
 }
 
 fn find_in_path(name: &Path) -> Option<PathBuf> {

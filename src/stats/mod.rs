@@ -34,9 +34,9 @@ pub enum Word {
     Connections,
     /// Connections accepted in all.
     Accepted,
-    /// Connections that siblings have passed to it. The one word with several writers.
+    /// Connections that siblings have passed to it. This word and the next have several writers.
     PassedTo,
-    /// Those of them that it has taken.
+    /// Those of them that it, or a sibling in its place, has taken.
     Taken,
 }
 
@@ -113,6 +113,11 @@ fn seat_of(words: &[AtomicU64], seat: usize) -> Seat<'_> {
 pub struct Siblings<'a>(&'a [AtomicU64]);
 
 impl<'a> Siblings<'a> {
+    /// The worker on this seat.
+    pub fn seat(self, seat: usize) -> Option<Seat<'a>> {
+        (seat < SEATS).then(|| seat_of(self.0, seat))
+    }
+
     /// The slots with a healthy worker, and that worker's seat.
     pub fn iter(self) -> impl Iterator<Item = (u32, Seat<'a>)> {
         let words = self.0;
@@ -146,6 +151,16 @@ impl Seat<'_> {
     /// Notes that a connection was passed to this worker; for anybody.
     pub fn pass(&self) {
         self.0[Word::PassedTo as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a connection that was passed to this worker has been taken; for anybody.
+    pub fn take(&self) {
+        self.0[Word::Taken as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a [`Self::pass`] back: the connection could not be sent.
+    pub fn unpass(&self) {
+        self.0[Word::PassedTo as usize].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The connections it has and those that are on their way to it.

@@ -167,7 +167,7 @@ impl Acceptor {
 
     /// Stops accepting until there is room again.
     pub(super) fn pause_when_full(&mut self, now: Instant) {
-        if self.pause.is_none() {
+        if self.pause != Some(Pause::Full) {
             self.pause(Pause::Full, now);
         }
     }
@@ -215,7 +215,22 @@ impl Acceptor {
         self.listeners.iter_mut().for_each(|listener| listener.ready = true);
     }
 
-    /// The same for all.
+    /// Accepts no more from `slot`, unless its queue is to be emptied first.
+    pub(super) fn release(&mut self, slot: u32, registry: &Registry) {
+        if self.listeners.iter().any(|listener| listener.slot == slot && listener.until.is_none()) {
+            self.close(slot, registry);
+        }
+    }
+
+    /// The same for all slots.
+    pub(super) fn release_all(&mut self, registry: &Registry) {
+        let open = |listener: &&Listener| listener.until.is_none();
+        while let Some(slot) = self.listeners.iter().find(open).map(|listener| listener.slot) {
+            self.close(slot, registry);
+        }
+    }
+
+    /// Closes all.
     pub(super) fn close_all(&mut self, registry: &Registry) {
         while let Some(slot) = self.listeners.first().map(|listener| listener.slot) {
             self.close(slot, registry);

@@ -14,18 +14,29 @@ use nix::unistd::dup;
 
 use crate::assignment::Exchange;
 use crate::process::channel::{Channel, Message, Received};
-use crate::stats::{Seat, Siblings, Word};
+use crate::stats::{Seat, Siblings};
+
+/// Where connections that were passed to a slot arrive.
+#[derive(Debug)]
+struct Inbox<'a> {
+    slot: u32,
+    channel: Channel,
+    /// Whose connections these would be; nobody's, if the slot has no worker.
+    seat: Option<Seat<'a>>,
+    /// Whether something may wait in it.
+    ready: bool,
+}
 
 /// A worker's part in the exchange.
 #[derive(Debug)]
 pub(super) struct Balancer<'a> {
-    inbox: Channel,
+    /// Its own, and those of siblings in trouble.
+    inboxes: Vec<Inbox<'a>>,
     outboxes: Vec<(u32, Channel)>,
     siblings: Siblings<'a>,
     own: Seat<'a>,
     slot: u32,
-    /// Whether something may wait in the inbox.
-    ready: bool,
+    token: Token,
 }
 
 impl<'a> Balancer<'a> {
@@ -41,19 +52,62 @@ impl<'a> Balancer<'a> {
         token: Token,
     ) -> io::Result<Self> {
         let Exchange { inbox, outboxes, siblings } = exchange;
-        registry.register(&mut SourceFd(&inbox.as_raw_fd()), token, Interest::READABLE)?;
+        let mut balancer = Self { inboxes: Vec::new(), outboxes, siblings, own, slot, token };
+        balancer.open(slot, inbox, Some(own), registry)?;
+        Ok(balancer)
+    }
+
+    fn open(
+        &mut self,
+        slot: u32,
+        channel: Channel,
+        seat: Option<Seat<'a>>,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        registry.register(&mut SourceFd(&channel.as_raw_fd()), self.token, Interest::READABLE)?;
         // What was passed to the worker before this one is still there.
-        Ok(Self { inbox, outboxes, siblings, own, slot, ready: true })
+        self.inboxes.push(Inbox { slot, channel, seat, ready: true });
+        Ok(())
     }
 
-    /// Notes that something waits in the inbox.
+    /// Takes what is passed to a sibling that cannot, too.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub(super) fn adopt(
+        &mut self,
+        slot: u32,
+        inbox: OwnedFd,
+        seat: Option<usize>,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        let seat = seat.and_then(|seat| self.siblings.seat(seat));
+        self.open(slot, inbox.into(), seat, registry)
+    }
+
+    /// The sibling takes its own again.
+    pub(super) fn release(&mut self, slot: u32, registry: &Registry) {
+        for inbox in self.inboxes.iter().filter(|inbox| inbox.slot == slot) {
+            let _ = registry.deregister(&mut SourceFd(&inbox.channel.as_raw_fd()));
+        }
+        self.inboxes.retain(|inbox| inbox.slot != slot);
+    }
+
+    /// Notes that something waits in one of the inboxes.
     pub(super) fn mark(&mut self) {
-        self.ready = true;
+        self.inboxes.iter_mut().for_each(|inbox| inbox.ready = true);
     }
 
-    /// Whether something may wait in the inbox.
+    /// Whether something may wait in an inbox.
     pub(super) fn has_work(&self) -> bool {
-        self.ready
+        self.inboxes.iter().any(|inbox| inbox.ready)
+    }
+
+    /// Leaves what is still there to a successor. Deregistered first: the controller holds duplicates.
+    pub(super) fn leave(mut self, registry: &Registry) {
+        while let Some(slot) = self.inboxes.first().map(|inbox| inbox.slot) {
+            self.release(slot, registry);
+        }
     }
 
     /// A sibling that was not there before.
@@ -74,30 +128,28 @@ impl<'a> Balancer<'a> {
         seat.pass();
         match outbox.send(&Message::Connection, &[stream.as_fd()]) {
             Ok(()) => None,
-            Err(_) => Some(stream),
+            Err(_) => {
+                seat.unpass();
+                Some(stream)
+            }
         }
     }
 
-    /// A connection is on its way no more. Only now, when it is among our own: in between it would
-    /// count nowhere, and others would pass us more.
-    pub(super) fn taken(&self) {
-        self.own.add(Word::Taken, 1);
-    }
-
-    /// The next connection that a sibling has passed on; say [`Self::taken`] when it is counted.
+    /// The next connection that was passed on, and whom to tell that it was taken, once it is among
+    /// our own: in between it would count nowhere, and others would pass us more.
     ///
     /// # Errors
     /// No descriptor is free: a receive would lose the connection. It stays in the inbox.
-    pub(super) fn take(&mut self) -> Result<Option<TcpStream>, Errno> {
-        while self.ready {
-            drop(dup(&self.inbox)?);
-            match self.inbox.receive() {
+    pub(super) fn take(&mut self) -> Result<Option<(TcpStream, Option<Seat<'a>>)>, Errno> {
+        while let Some(inbox) = self.inboxes.iter_mut().find(|inbox| inbox.ready) {
+            drop(dup(&inbox.channel)?);
+            match inbox.channel.receive() {
                 Ok(Received::Message(Message::Connection, mut sockets)) => {
                     let Some(socket) = sockets.pop() else { continue };
-                    return Ok(Some(TcpStream::from_std(socket.into())));
+                    return Ok(Some((TcpStream::from_std(socket.into()), inbox.seat)));
                 }
                 Ok(Received::Message(..)) => {}
-                Ok(Received::Nothing | Received::Closed) | Err(_) => self.ready = false,
+                Ok(Received::Nothing | Received::Closed) | Err(_) => inbox.ready = false,
             }
         }
         Ok(None)

@@ -41,6 +41,7 @@ impl<S: Service> Server<'_, S> {
         }
         info!(accepted = self.accepted, "retiring");
         self.acceptor.close_all(&self.registry);
+        self.leave_exchange();
         self.phase = Phase::Recycling(now + self.assignment.config.fleet.drain_timeout);
         self.tell(&Message::Retiring);
     }
@@ -57,12 +58,12 @@ impl<S: Service> Server<'_, S> {
             return;
         }
         info!(connections = self.connections.len(), "retiring");
-        let slot = self.assignment.slot;
         if accept.is_zero() {
-            self.acceptor.close(slot, &self.registry);
+            self.leave_exchange();
         } else {
-            self.acceptor.close_at(slot, now + accept);
+            self.acceptor.close_at(self.assignment.slot, now + accept);
         }
+        self.acceptor.release_all(&self.registry);
         self.connections.drain(self.clock.tick(now), Some(spread));
         self.phase = Phase::Retiring(until);
     }
@@ -76,6 +77,8 @@ impl<S: Service> Server<'_, S> {
         info!(connections = self.connections.len(), "draining");
         self.accept_all(now);
         self.acceptor.close_all(&self.registry);
+        self.take_passed(now, self.clock.tick(now));
+        self.leave_exchange();
         self.connections.drain(self.clock.tick(now), None);
         if self.phase == Phase::Serving {
             self.tell(&Message::Draining);
@@ -88,6 +91,10 @@ impl<S: Service> Server<'_, S> {
         while let Some(slot) = self.acceptor.overdue(now) {
             self.accept_all(now);
             self.acceptor.close(slot, &self.registry);
+            if slot == self.assignment.slot {
+                self.take_passed(now, self.clock.tick(now));
+                self.leave_exchange();
+            }
             self.tell(&Message::Closed { slot });
         }
     }

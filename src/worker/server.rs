@@ -24,7 +24,7 @@ use crate::logging;
 use crate::process::channel::{Message, Received};
 use crate::process::signals::SignalStream;
 use crate::service::Service;
-use crate::stats::Word;
+use crate::stats::{Seat, Word};
 
 /// Tokens of the worker itself: a generation that no connection ever has.
 const OWN: usize = (u32::MAX as usize) << 32;
@@ -157,6 +157,14 @@ impl<'a, S: Service> Server<'a, S> {
                     balancer.add(slot, outbox);
                 }
             }
+            Message::AdoptInbox { slot, seat } => {
+                let inbox = sockets.into_iter().next();
+                if let (Some(balancer), Some(inbox)) = (&mut self.balancer, inbox) {
+                    if let Err(error) = balancer.adopt(slot, inbox, seat, &self.registry) {
+                        warn!(from_slot = slot, "cannot look after an inbox: {error}");
+                    }
+                }
+            }
             Message::Adopt { slot, for_ms } => {
                 if let Err(error) = self.acceptor.add(slot, sockets, &self.registry) {
                     warn!(from_slot = slot, "cannot look after a queue: {error}");
@@ -168,7 +176,8 @@ impl<'a, S: Service> Server<'a, S> {
             }
             // Its own queue can be released only by retiring.
             Message::Release { slot } if slot != self.assignment.slot => {
-                self.acceptor.close(slot, &self.registry);
+                self.acceptor.release(slot, &self.registry);
+                self.balancer.iter_mut().for_each(|it| it.release(slot, &self.registry));
             }
             other => warn!("unexpected message {other:?}"),
         }
@@ -210,17 +219,26 @@ impl<'a, S: Service> Server<'a, S> {
     }
 
     /// Takes what siblings have passed on; it waits, like the queue, while descriptors are short.
-    fn take_passed(&mut self, now: Instant, tick: Tick) {
+    pub(super) fn take_passed(&mut self, now: Instant, tick: Tick) {
         for _ in 0..ACCEPTS_PER_TURN {
             if self.acceptor.retry_at().is_some() {
                 return;
             }
             match self.balancer.as_mut().map(Balancer::take).transpose() {
-                Ok(Some(Some(stream))) => self.admit(stream, now, tick),
+                Ok(Some(Some((stream, seat)))) => {
+                    self.admit(stream, now, tick);
+                    seat.iter().for_each(Seat::take);
+                }
                 Ok(_) => return,
                 Err(errno) => return self.acceptor.exhausted(errno, now),
             }
-            self.balancer.iter().for_each(Balancer::taken);
+        }
+    }
+
+    /// Passes nothing on and takes nothing any more.
+    pub(super) fn leave_exchange(&mut self) {
+        if let Some(balancer) = self.balancer.take() {
+            balancer.leave(&self.registry);
         }
     }
 

@@ -6,21 +6,35 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod operator;
 mod support;
 
+mod activation;
+mod balance;
+mod commotion;
 mod crowd;
 mod drain;
 mod echo;
+mod elsewhere;
+mod farewell;
 mod flags;
+mod hanging;
 mod limits;
 mod listen;
 mod logs;
+mod moving;
 mod nc;
 mod orphans;
 mod pidfile;
 mod pidone;
 mod processes;
 mod refusals;
+mod reload;
+mod scaling;
+mod settings;
 mod signals;
+mod steering;
 mod supervision;
+mod systemd;
 mod timeouts;
+mod upgrade;

@@ -8,7 +8,7 @@ fn taken_over(slots: u32) -> World {
     let mut world = World::serving(slots);
     let inherited = world.supervisor.inheritance(world.now);
     let plan = world.supervisor.plan;
-    world.supervisor = Supervisor::resume(plan, 1, world.now, &inherited, true);
+    world.supervisor = Supervisor::resume(plan, 1, world.now, &inherited, slots, true);
     world.next_pid = 200;
     world
 }
@@ -72,7 +72,8 @@ fn workers_that_were_leaving_before_still_have_their_deadline() {
     world.on(Event::Retiring(pid(100)));
     world.on(Event::Ready(pid(101)));
     let inherited = world.supervisor.inheritance(world.now);
-    world.supervisor = Supervisor::resume(world.supervisor.plan, 1, world.now, &inherited, false);
+    world.supervisor =
+        Supervisor::resume(world.supervisor.plan, 1, world.now, &inherited, 1, false);
     world.take();
     world.pass(61, &[]);
     assert!(world.take().contains(&Action::Signal(pid(100), Signal::SIGKILL)));

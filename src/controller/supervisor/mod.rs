@@ -207,16 +207,17 @@ impl Supervisor {
     }
 
     /// A brain that takes over running workers and, if `renew`, wants each one replaced by a new one.
+    /// `highest` is the last slot that has anything, be it a worker or a socket.
     pub fn resume(
         plan: Plan,
         seed: u64,
         now: Instant,
         inherited: &[Inherited],
+        highest: u32,
         renew: bool,
     ) -> Self {
         let mut brain =
             Self { phase: Phase::Running, renewing: renew, ..Self::new(plan, seed, now) };
-        let highest = inherited.iter().map(|worker| worker.slot).max().unwrap_or(0);
         while (brain.slots.len() as u32) < highest {
             brain.slots.push(Slot::new(now));
         }
@@ -301,7 +302,8 @@ impl Supervisor {
     /// Whether the daemon is up and meant to stay so, with no change of generation under way: then it
     /// may be reloaded.
     pub fn is_steady(&self) -> bool {
-        self.phase == Phase::Running && !self.renewing
+        let unsettled = |slot: &Slot| slot.state.is_unsettled();
+        self.phase == Phase::Running && !self.renewing && !self.slots.iter().any(unsettled)
     }
 
     /// Whether the daemon has been told to stop.

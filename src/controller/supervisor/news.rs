@@ -107,7 +107,7 @@ impl Supervisor {
 
     fn exited(&mut self, pid: Pid, ending: Ending, now: Instant, actions: &mut Vec<Action>) {
         let left = self.leaving.iter().position(|leaving| leaving.pid == pid);
-        if let Some(slot) = left.map(|index| self.leaving.swap_remove(index).slot) {
+        if let Some(slot) = left.map(|index| self.leaving.remove(index).slot) {
             actions.push(Action::Report(Report::Exited(slot, pid, ending)));
             return;
         }

@@ -52,6 +52,8 @@ impl Supervisor {
                     self.replace(number, pid, None, now, actions);
                 }
                 State::Serving(pid, since, beat) => {
+                    // One of an old generation beats at the pace that it was told.
+                    let limit = limit.filter(|_| !slot.outdated);
                     if limit.is_some_and(|limit| beat + limit <= now) {
                         actions.push(Action::Report(Report::Hung(number, pid)));
                         self.replace(number, pid, Some((since, beat)), now, actions);
@@ -151,11 +153,15 @@ impl Supervisor {
             }
             self.slots.pop();
             let kill_at = now + self.plan.drain_timeout + OVERRUN;
-            self.leaving.extend(slot.pids().map(|pid| Leaving::new(pid, number, kill_at)));
             let heir = if slot.is_healthy() { slot.state.pid() } else { self.helper_for(number) };
-            // A worker that has no part in the queue any more retires at once.
-            let others = slot.pids().filter(|pid| Some(*pid) != heir);
-            actions.extend(others.map(|pid| Action::Signal(pid, Signal::SIGTERM)));
+            for pid in slot.pids() {
+                if Some(pid) == heir {
+                    self.leaving.push(Leaving::new(pid, number, kill_at));
+                } else {
+                    // It does not respond, or does not serve yet, and must not keep the queue.
+                    self.abort(number, pid, now, actions);
+                }
+            }
             if let Some(rescuer) = slot.rescuer.filter(|pid| Some(*pid) != heir) {
                 actions.push(Action::Release(number, rescuer));
             }

@@ -146,7 +146,7 @@ impl Slot {
             Some(Successor::Forking) | None => None,
         };
         let rescue = match self.queue {
-            Queue::Unattended(until) => Some(until),
+            Queue::Unattended(until) => wanted.then_some(until),
             Queue::Attended | Queue::Abandoned => None,
         };
         state.into_iter().chain(successor).chain(rescue)
@@ -154,6 +154,11 @@ impl Slot {
 }
 
 impl State {
+    /// Whether a worker is on its way.
+    pub(super) fn is_unsettled(self) -> bool {
+        matches!(self, Self::Forking | Self::Booting(..))
+    }
+
     pub(super) fn pid(self) -> Option<Pid> {
         match self {
             Self::Booting(pid, _) | Self::Serving(pid, ..) => Some(pid),

@@ -1,0 +1,180 @@
+//! A service manager: hears what the daemon says on `NOTIFY_SOCKET`, keeps sockets for it, and
+//! passes sockets to it.
+
+use std::io::{ErrorKind, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::{Duration, Instant};
+
+use nix::cmsg_space;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::time::{ClockId, clock_gettime};
+use tempfile::TempDir;
+
+use crate::support::{Launch, secs};
+
+/// Where the daemon finds its manager.
+#[derive(Debug)]
+pub(crate) struct Manager {
+    socket: UnixDatagram,
+    name: String,
+    stored: Vec<(String, RawFd)>,
+    _directory: Option<TempDir>,
+}
+
+impl Manager {
+    /// One that listens at a path.
+    pub(crate) fn at_path() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let name = path.to_str().expect("a temporary directory has a plain name").to_owned();
+        Self { socket, name, stored: Vec::new(), _directory: Some(directory) }
+    }
+
+    /// One that listens at an abstract name, as it is unique to this process and `number`.
+    pub(crate) fn at_abstract_name(number: u32) -> Self {
+        let name = format!("tcp-echo-suite-{}-{number}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        Self { socket, name: format!("@{name}"), stored: Vec::new(), _directory: None }
+    }
+
+    /// Tells the daemon that is to be started where its manager is.
+    pub(crate) fn watch(&self, launch: Launch) -> Launch {
+        launch.env("NOTIFY_SOCKET", &self.name)
+    }
+
+    /// The next datagram, if one comes within `limit`. A descriptor that comes along is closed by the
+    /// kernel, for nobody asks for it.
+    pub(crate) fn hear(&self, limit: Duration) -> Option<String> {
+        self.socket.set_read_timeout(Some(limit)).unwrap();
+        let mut text = [0; 8192];
+        loop {
+            match self.socket.recv(&mut text) {
+                Ok(length) => return Some(String::from_utf8(text[..length].to_vec()).unwrap()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                Err(error) => panic!("the manager cannot hear: {error}"),
+            }
+        }
+    }
+
+    /// Everything from now on up to the first datagram that begins with `last`, without the watchdog.
+    #[track_caller]
+    pub(crate) fn hear_until(&self, limit: Duration, last: &str) -> Vec<String> {
+        let deadline = Instant::now() + limit;
+        let mut all: Vec<String> = Vec::new();
+        while !all.last().is_some_and(|text| text.starts_with(last)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.hear(left.max(Duration::from_millis(1))) {
+                Some(text) if text == "WATCHDOG=1" => {}
+                Some(text) => all.push(text),
+                None => panic!("{last:?} is not said within {limit:?}, only {all:#?}"),
+            }
+        }
+        all
+    }
+
+    /// Hears everything up to READY and keeps the sockets that are to be stored, for
+    /// [`pass_stored`](Self::pass_stored). Whoever calls must be alone: what is started meanwhile
+    /// would inherit them.
+    #[track_caller]
+    pub(crate) fn store_until_ready(&mut self) {
+        self.socket.set_read_timeout(Some(secs(5))).unwrap();
+        loop {
+            let mut text = [0; 8192];
+            let mut space = cmsg_space!([RawFd; 4]);
+            let mut slice = [IoSliceMut::new(&mut text)];
+            let from = self.socket.as_raw_fd();
+            let heard = recvmsg::<()>(from, &mut slice, Some(&mut space), MsgFlags::empty());
+            let heard = heard.expect("the daemon says that it is ready");
+            let rights: Vec<ControlMessageOwned> = heard.cmsgs().unwrap().collect();
+            let length = heard.bytes;
+            let text = String::from_utf8(text[..length].to_vec()).unwrap();
+            for message in rights {
+                if let ControlMessageOwned::ScmRights(descriptors) = message {
+                    let name = text.split("FDNAME=").nth(1).expect("it names what it stores");
+                    let name = name.lines().next().unwrap_or_default().to_owned();
+                    assert!(text.starts_with("FDSTORE=1\n"), "{text:?}");
+                    self.stored.extend(descriptors.into_iter().map(|one| (name.clone(), one)));
+                }
+            }
+            if text.starts_with("READY=1") {
+                return;
+            }
+        }
+    }
+
+    /// The names under which sockets are stored.
+    pub(crate) fn stored_names(&self) -> Vec<&str> {
+        self.stored.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Starts the daemon with what is stored.
+    pub(crate) fn pass_stored(&self, launch: Launch) -> Launch {
+        let numbers: Vec<RawFd> = self.stored.iter().map(|(_, number)| *number).collect();
+        let line = passing(&numbers);
+        let launch = launch.env("LISTEN_FDNAMES", &self.stored_names().join(":"));
+        launch.under(&["bash", "-c", &line])
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        for (_, number) in &self.stored {
+            nix::unistd::close(*number).expect("it is ours");
+        }
+    }
+}
+
+/// Starts the daemon with these sockets, as a socket unit does. They are inherited by whatever is
+/// started as long as they live: whoever calls must be alone.
+pub(crate) fn pass<S: AsFd + AsRawFd>(sockets: &[S], launch: Launch) -> Launch {
+    for socket in sockets {
+        fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    }
+    let numbers: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+    launch.under(&["bash", "-c", &passing(&numbers)])
+}
+
+/// A line of shell that moves the descriptors with these numbers to where they are to be (3, 4, ...),
+/// closes the originals, sets the variables and becomes the program behind it. It takes two moves,
+/// for one's place may be another one's number.
+fn passing(numbers: &[RawFd]) -> String {
+    const AWAY: usize = 200;
+    let mut line = String::new();
+    for (index, number) in numbers.iter().enumerate() {
+        line += &format!("exec {}<&{number} {number}<&-\n", AWAY + index);
+    }
+    for index in 0..numbers.len() {
+        line += &format!("exec {}<&{away} {away}<&-\n", 3 + index, away = AWAY + index);
+    }
+    line + &format!("LISTEN_FDS={} LISTEN_PID=$$ exec \"$0\" \"$@\"", numbers.len())
+}
+
+/// `CLOCK_MONOTONIC` in microseconds.
+pub(crate) fn monotonic_usec() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every system has this clock");
+    now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000
+}
+
+/// The number behind `NAME=` in a datagram.
+pub(crate) fn number_in(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    value?.parse().ok()
+}
+
+/// The text with those numbers replaced by `*` that differ from run to run.
+pub(crate) fn normalised(text: &str) -> String {
+    let line = |line: &str| match line.split_once('=') {
+        Some((name @ ("MONOTONIC_USEC" | "EXTEND_TIMEOUT_USEC"), value)) => {
+            assert!(value.parse::<u64>().is_ok_and(|value| value > 0), "{text:?}");
+            format!("{name}=*")
+        }
+        _ => line.to_owned(),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}

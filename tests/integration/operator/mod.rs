@@ -1,0 +1,207 @@
+//! What the tests of operating share: what an operator does, and what is looked at meanwhile.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::support::log::Line;
+use crate::support::{SOON, Server, ms, proc, secs, wait_for, wait_until};
+
+pub(crate) mod builds;
+pub(crate) mod manager;
+pub(crate) mod traffic;
+
+/// From SIGHUP to the last new worker, on a busy machine.
+const RELOAD: Duration = secs(8);
+
+/// What is logged when a reload is not to be.
+pub(crate) const REFUSED: &str = "reload refused, everything stays as it was: ";
+
+/// Sends a signal to any process.
+#[track_caller]
+pub(crate) fn strike(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("the process lives");
+}
+
+/// Stops a process and waits until it stands still.
+#[track_caller]
+pub(crate) fn freeze(pid: i32) {
+    strike(pid, Signal::SIGSTOP);
+    wait_until(SOON, "the process stands still", || proc::is_stopped(pid));
+}
+
+/// Sends SIGHUP and waits for the next line that contains `words`.
+#[track_caller]
+pub(crate) fn hang_up_and_wait(server: &Server, limit: Duration, words: &str) -> Line {
+    let before = server.log.count(words);
+    server.signal(Signal::SIGHUP);
+    wait_for(limit, &format!("a line with {words:?}"), || {
+        server.log.with(words).into_iter().nth(before)
+    })
+}
+
+/// Reloads and waits until all workers are new; returns the line that says so.
+#[track_caller]
+pub(crate) fn reload(server: &Server) -> Line {
+    hang_up_and_wait(server, RELOAD, ": reloaded ")
+}
+
+/// Tries to reload and waits for the refusal; returns it.
+#[track_caller]
+pub(crate) fn refused_reload(server: &Server) -> Line {
+    hang_up_and_wait(server, RELOAD, REFUSED)
+}
+
+/// Waits until what every SIGHUP asked for is done: an image has taken over after the last one was
+/// received (several may be one), and all its workers are new.
+#[track_caller]
+pub(crate) fn wait_for_the_last_reload(server: &Server) {
+    wait_until(RELOAD, "the last reload is over", || {
+        let lines = server.log.lines();
+        let last = |words: &str| lines.iter().rposition(|line| line.has(words));
+        let taken_over = last(": taking over ");
+        last(": received SIGHUP") < taken_over && taken_over < last(": reloaded ")
+    });
+}
+
+/// One SIGHUP every 300 ms, and at the end the last of them carried out.
+pub(crate) fn twenty_reloads(server: &Server, mut before_each: impl FnMut(usize)) {
+    for round in 0..20 {
+        let next = Instant::now() + ms(300);
+        before_each(round);
+        server.signal(Signal::SIGHUP);
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    wait_for_the_last_reload(server);
+}
+
+/// Waits until only the controller and as many workers are left, and no zombie; returns the workers.
+#[track_caller]
+pub(crate) fn wait_settled(server: &Server, workers: usize) -> BTreeMap<u32, i32> {
+    let what = format!("the controller, {workers} workers, and nobody else");
+    wait_until(secs(8), &what, || {
+        server.workers().len() == workers && server.family().len() == workers + 1
+    });
+    wait_until(SOON, "no zombie is left", || zombies_of(server.controller()) == 0);
+    server.workers()
+}
+
+/// The dead that the process has not reaped.
+fn zombies_of(pid: i32) -> usize {
+    let dead = |process: &proc::Process| process.ppid == pid && process.state == 'Z';
+    proc::processes().into_iter().filter(dead).count()
+}
+
+/// How many descriptors a process has open.
+pub(crate) fn descriptors_of(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").count()
+}
+
+/// What the workers say on SIGUSR1: by pid, how many connections each is handling and has handled.
+#[track_caller]
+pub(crate) fn census(server: &Server) -> BTreeMap<i32, (usize, usize)> {
+    let (workers, seen) = (server.workers(), server.log.lines().len());
+    server.signal(Signal::SIGUSR1);
+    wait_for(SOON, "every worker says how many connections it has", || {
+        let lines = server.log.lines().split_off(seen);
+        let number = |slot, pid, what| {
+            let begin = format!("worker-{slot}[{pid}]: Worker {what} (");
+            let rest = lines.iter().rev().find_map(|line| line.text.split_once(&begin))?.1;
+            rest.split_once(')')?.0.parse().ok()
+        };
+        let count = |(&slot, &pid): (&u32, &i32)| {
+            let now = number(slot, pid, "is currently handling")?;
+            Some((pid, (now, number(slot, pid, "has handled")?)))
+        };
+        workers.iter().map(count).collect()
+    })
+}
+
+/// Nobody of `before` is among the workers of `after`.
+#[track_caller]
+pub(crate) fn assert_all_new(before: &BTreeMap<u32, i32>, after: &BTreeMap<u32, i32>) {
+    let old: Vec<&i32> =
+        before.values().filter(|pid| after.values().any(|new| new == *pid)).collect();
+    assert!(old.is_empty(), "all workers are new: {old:?} of {before:?} are still in {after:?}");
+}
+
+/// The same controller and the same workers as before, and they serve.
+#[track_caller]
+pub(crate) fn assert_untouched(server: &mut Server, before: &BTreeMap<u32, i32>) {
+    assert_eq!(server.exit_code(), None, "the controller lives");
+    server.assert_echoes();
+    assert_eq!(&server.workers(), before, "the same workers");
+    assert_eq!(server.log.count("worker exited"), 0);
+}
+
+/// SIGHUP; the reload is given up, and the controller and the workers of before live. Returns when.
+#[track_caller]
+pub(crate) fn assert_given_up(
+    server: &mut Server,
+    before: &BTreeMap<u32, i32>,
+    limit: Duration,
+) -> Instant {
+    let line = hang_up_and_wait(server, limit, "the new worker does not get ready");
+    assert!(line.has("reload given up") && line.number("slot") == Some(1), "{line:?}");
+    assert_eq!(server.exit_code(), None, "the controller lives");
+    assert!(before.values().all(|&pid| proc::is_alive(pid)), "the old workers stay");
+    assert_eq!(server.log.count(": reloaded "), 0);
+    server.assert_echoes();
+    line.at
+}
+
+/// A configuration file that is written again and again, in a directory of its own.
+#[derive(Debug)]
+pub(crate) struct ConfigFile {
+    path: PathBuf,
+    directory: TempDir,
+}
+
+impl ConfigFile {
+    /// A file with this text.
+    pub(crate) fn new(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tcp-echo.toml");
+        fs::write(&path, text).unwrap();
+        Self { path, directory }
+    }
+
+    /// Its path, as it stands in arguments and messages.
+    pub(crate) fn name(&self) -> &str {
+        self.path.to_str().expect("a temporary directory has a plain name")
+    }
+
+    /// The directory it lies in.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Replaces the text in one step, as an editor does.
+    pub(crate) fn write(&self, text: &str) {
+        let next = self.path.with_extension("next");
+        fs::write(&next, text).unwrap();
+        fs::rename(next, &self.path).unwrap();
+    }
+}
+
+/// A port that nobody listens on, outside the range from which the kernel picks ports for clients.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 5000) as u16;
+    let is_free = |port: &u16| {
+        let all =
+            [SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port)), (Ipv6Addr::LOCALHOST, *port).into()];
+        let in_use = |error: &std::io::Error| error.kind() == std::io::ErrorKind::AddrInUse;
+        !all.iter().any(|address| TcpListener::bind(address).is_err_and(|error| in_use(&error)))
+    };
+    let ports = (0..).map(|_: u16| first + NEXT.fetch_add(1, Ordering::Relaxed) % 5000);
+    ports.take(5000).find(is_free).expect("of 5000 ports one is free")
+}

@@ -1,0 +1,211 @@
+//! SIGHUP: the daemon becomes new under full traffic, and nobody notices.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use super::operator::traffic::{TRANSFERS, under_traffic};
+use super::operator::{
+    REFUSED, assert_all_new, descriptors_of, reload, twenty_reloads, wait_settled,
+};
+use super::support::{Client, SOON, Server, Turn, alongside, ms, proc, wait_for, wait_until};
+
+#[test]
+fn twenty_reloads_under_traffic_lose_nothing() {
+    let turn = Turn::alone();
+    let args = ["--workers", "2", "--idle-timeout", "60", "--drain-spread", "1s"];
+    let mut server = turn.start(&args);
+    let before = server.workers();
+    let descriptors = descriptors_of(server.controller());
+    let ((), ledger) = under_traffic(server.address(), || twenty_reloads(&server, |_| ()));
+    ledger.assert_nothing_lost();
+    assert_eq!(ledger.transfers, TRANSFERS, "{ledger:?}");
+    assert!(ledger.seen_out > 0, "silent connections do not keep old workers: {ledger:?}");
+    let reloads = server.log.count(": reloaded ");
+    println!("{reloads} reloads");
+    assert!(reloads >= 10, "most of the 20 were reloads of their own: {reloads}");
+    assert_eq!(server.log.count(REFUSED) + server.log.count("given up"), 0);
+    assert_eq!(server.exit_code(), None, "the controller is still the one that was started");
+    assert_all_new(&before, &wait_settled(&server, 2));
+    wait_until(SOON, "no descriptor is left over", || {
+        descriptors_of(server.controller()) == descriptors
+    });
+    assert_eq!(server.log.count("signal SIG"), 0, "every old worker ended by itself");
+    server.assert_echoes();
+    server.stop();
+}
+
+#[test]
+fn a_reload_without_clients_is_over_at_once() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2"]);
+    for _ in 0..3 {
+        let begin = Instant::now();
+        let line = reload(&server);
+        assert!(line.at - begin < ms(800), "nothing is waited for: {:?}", line.at - begin);
+    }
+    wait_settled(&server, 2);
+    server.stop();
+}
+
+#[test]
+fn a_free_port_stays_the_same_over_reloads() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2", "--listen", "127.0.0.1", "--listen", "127.0.0.2"]);
+    let addresses = server.addresses().to_vec();
+    for _ in 0..3 {
+        reload(&server);
+        addresses.iter().for_each(|&address| _ = Client::connect(address).echo(100));
+    }
+    let workers = wait_settled(&server, 2);
+    for pid in workers.into_values() {
+        let mut bound: Vec<_> = proc::listeners_of(pid).iter().map(|one| one.local).collect();
+        bound.sort();
+        assert_eq!(bound, addresses, "where a new worker listens");
+    }
+    server.stop();
+}
+
+#[test]
+fn titles_and_threads_are_right_after_a_reload() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2"]);
+    reload(&server);
+    let workers = wait_settled(&server, 2);
+    let all = [(server.controller(), "tcp-echo[ctrlr]".to_owned())].into_iter();
+    let all = all.chain(workers.iter().map(|(slot, &pid)| (pid, format!("tcp-echo[wrk{slot}]"))));
+    for (pid, title) in all {
+        assert_eq!(proc::process(pid).expect("it lives").title, title);
+        assert!(proc::command_line(pid).starts_with(&title), "{:?}", proc::command_line(pid));
+        assert_eq!(fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(), 1, "{title}");
+    }
+    server.stop();
+}
+
+/// The pid file names this server, and is the same file, held by it.
+fn assert_held(turn: &Turn, path: &Path, inode: u64, server: &Server) {
+    let pid = fs::read_to_string(path).unwrap();
+    assert_eq!(pid.trim().parse(), Ok(server.controller()));
+    assert_eq!(fs::metadata(path).unwrap().ino(), inode, "the file was never away");
+    let name = path.to_str().unwrap();
+    let second = turn.launch(&["--port", "0", "--workers", "1", "--pid-file", name]).run();
+    second.assert_one_line(1, &[name]);
+}
+
+#[test]
+fn the_pid_file_stays_and_stays_locked_over_a_reload() {
+    let turn = Turn::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tcp-echo.pid");
+    let server = turn.start(&["--workers", "1", "--pid-file", path.to_str().unwrap()]);
+    let inode = fs::metadata(&path).unwrap().ino();
+    for _ in 0..2 {
+        reload(&server);
+        assert_held(&turn, &path, inode, &server);
+    }
+    server.assert_echoes();
+    server.stop();
+    assert!(!path.exists(), "it is removed at the end");
+}
+
+#[test]
+fn a_daemon_in_the_background_stays_one_over_a_reload() {
+    let turn = Turn::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tcp-echo.pid");
+    let args = ["--daemon", "--workers", "2", "--pid-file", path.to_str().unwrap()];
+    let mut server = turn.launch(&args).start_unready();
+    assert_eq!(server.wait_exit(SOON), Some(0));
+    let pid =
+        wait_for(SOON, "the pid file", || fs::read_to_string(&path).ok()?.trim().parse().ok());
+    server.controller_is(pid);
+    server.wait_listening(2);
+    let (before, daemon) = (server.workers(), proc::process(pid).unwrap());
+    reload(&server);
+    let now = proc::process(pid).expect("the same process");
+    assert_eq!((now.session, now.ppid), (daemon.session, daemon.ppid));
+    assert_all_new(&before, &wait_settled(&server, 2));
+    server.assert_echoes();
+    server.signal(Signal::SIGTERM);
+    wait_until(SOON, "the daemon ends", || !proc::is_alive(pid));
+    wait_until(SOON, "its pid file is removed", || !path.exists());
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_stop_a_reload() {
+    let turn = Turn::shared();
+    let mut server = turn.start(&["--workers", "2", "--log-level", "DEBUG"]);
+    let before = server.workers();
+    server.log.hang_up();
+    server.signal(Signal::SIGHUP);
+    wait_until(SOON, "two new workers", || {
+        let workers = server.workers();
+        workers.len() == 2 && !workers.values().any(|pid| before.values().any(|old| old == pid))
+    });
+    server.assert_echoes();
+    server.stop();
+}
+
+#[test]
+fn nothing_of_a_reload_is_left_when_nobody_is_connected() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "3"]);
+    let descriptors = descriptors_of(server.controller());
+    for _ in 0..5 {
+        reload(&server);
+        assert_eq!(wait_settled(&server, 3), server.logged_workers());
+        assert_eq!(descriptors_of(server.controller()), descriptors);
+    }
+    server.stop();
+}
+
+/// Keeps all clients busy until told to stop; those that were reset are taken out and counted.
+fn keep_busy(clients: &Mutex<Vec<Client>>, over: &AtomicBool) -> usize {
+    let mut reset = 0;
+    while !over.load(Ordering::SeqCst) {
+        clients.lock().unwrap().retain_mut(|client| {
+            let good = client.try_send(10).and_then(|()| client.try_expect(10)).is_ok();
+            reset += usize::from(!good);
+            good
+        });
+        thread::sleep(ms(30));
+    }
+    reset
+}
+
+#[test]
+fn old_generations_are_bounded_however_often_one_reloads() {
+    const MOST: usize = 6 + 64;
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--graceful-timeout", "1s"]);
+    let old = || server.family().len() - 2;
+    // A client in each generation, always busy, so that no old worker ends by itself.
+    let clients = Mutex::new(Vec::new());
+    let ((), reset) = alongside(
+        |over| keep_busy(&clients, over),
+        || {
+            for _ in 0..MOST + 10 {
+                let mut client = server.connect();
+                client.echo(10);
+                clients.lock().unwrap().push(client);
+                reload(&server);
+            }
+            let left = || clients.lock().unwrap().len();
+            wait_until(SOON, "the clients of 70 old workers are left", || left() <= MOST);
+            wait_until(SOON, "70 old workers are left", || old() <= MOST);
+            // Whoever had to hurry besides them would be gone after the graceful timeout.
+            thread::sleep(ms(1600));
+            assert_eq!((left(), old()), (MOST, MOST), "nobody has to hurry without need");
+        },
+    );
+    assert_eq!(reset, 10, "only the eldest generations had to end");
+    clients.into_inner().unwrap().into_iter().for_each(Client::finish);
+    wait_settled(&server, 1);
+    server.stop();
+}

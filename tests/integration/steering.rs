@@ -1,0 +1,168 @@
+//! New connections avoid a worker that hangs, crashes or is gone, and no client waits for it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::operator::traffic::{Ledger, under_visits};
+use super::operator::{census, freeze, reload, strike, wait_settled};
+use super::support::{Client, SOON, Server, Turn, ms, secs, wait_until};
+
+/// The longest of the visits that began at least so long after `start`.
+fn slowest_since(ledger: &Ledger, start: Instant, after: Duration) -> Duration {
+    let later = ledger.visits.iter().filter(|visit| visit.begin >= start + after);
+    later.map(|visit| visit.took).max().expect("the visits go on")
+}
+
+#[test]
+fn two_seconds_after_a_worker_has_stopped_no_new_connection_stalls() {
+    let turn = Turn::alone();
+    let server = turn.start(&["--workers", "2"]);
+    let workers = server.workers();
+    let (stopped, ledger) = under_visits(server.address(), || {
+        thread::sleep(ms(200));
+        let stopped = Instant::now();
+        freeze(workers[&2]);
+        thread::sleep(ms(3000));
+        strike(workers[&2], Signal::SIGCONT);
+        stopped
+    });
+    let stalled = ledger.visits.iter().filter(|visit| visit.took > ms(500));
+    println!("{} visits took more than 0.5 s: {ledger:?}", stalled.count());
+    // Even those that the stopped one had accepted are served when it goes on.
+    ledger.assert_nothing_lost();
+    let slowest = slowest_since(&ledger, stopped, secs(2));
+    assert!(slowest < ms(500), "two seconds later nobody waits: {slowest:?}");
+    let line = &server.log.with("worker does not respond")[0];
+    assert_eq!(line.number("worker_pid"), Some(i64::from(workers[&2])));
+    assert!(line.at - stopped < secs(2), "{:?}", line.at - stopped);
+    server.log.wait_for(SOON, "worker responds again");
+    takes_part(&server, workers[&2]);
+    assert_eq!(server.workers(), workers, "nobody was replaced");
+    server.stop();
+}
+
+/// Of forty new connections the worker gets some. (That it gets none though it has its share happens
+/// once in 2^39 times.)
+#[track_caller]
+fn takes_part(server: &Server, worker: i32) {
+    let before = census(server)[&worker].1;
+    let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| _ = client.echo(10));
+    let after = census(server)[&worker].1;
+    assert!(after > before, "the worker takes part: {before} connections before, {after} after");
+    clients.into_iter().for_each(Client::finish);
+}
+
+#[test]
+fn what_a_stopped_worker_has_in_its_queue_is_served_by_a_sibling() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2"]);
+    let workers = server.workers();
+    freeze(workers[&1]);
+    let begin = Instant::now();
+    let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(1000));
+    clients.iter_mut().for_each(|client| client.expect(1000));
+    assert!(begin.elapsed() < secs(3), "within the heartbeat and a bit: {:?}", begin.elapsed());
+    server.log.wait_for(SOON, "looking after a queue");
+    clients.into_iter().for_each(Client::finish);
+    strike(workers[&1], Signal::SIGCONT);
+    server.log.wait_for(SOON, "worker responds again");
+    takes_part(&server, workers[&1]);
+    server.stop();
+}
+
+#[test]
+fn connections_of_a_stopped_worker_go_on_when_it_goes_on() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2"]);
+    let workers = server.workers();
+    let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| _ = client.echo(100));
+    freeze(workers[&1]);
+    clients.iter_mut().for_each(|client| client.send(1000));
+    server.log.wait_for(SOON, "worker does not respond");
+    strike(workers[&1], Signal::SIGCONT);
+    clients.iter_mut().for_each(|client| client.expect(1000));
+    clients.into_iter().for_each(Client::finish);
+    assert_eq!(server.workers(), workers);
+    server.stop();
+}
+
+#[test]
+fn with_all_workers_stopped_connections_wait_and_nobody_is_refused() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2"]);
+    let workers = server.workers();
+    workers.values().for_each(|&pid| freeze(pid));
+    wait_until(secs(4), "both do not respond", || server.log.count("worker does not respond") == 2);
+    let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(1000));
+    workers.values().for_each(|&pid| strike(pid, Signal::SIGCONT));
+    clients.iter_mut().for_each(|client| client.expect(1000));
+    clients.into_iter().for_each(Client::finish);
+    server.stop();
+}
+
+#[test]
+fn while_a_slot_is_in_backoff_no_client_stalls_or_is_reset() {
+    let turn = Turn::alone();
+    let launch = turn.launch(&["--workers", "2", "--fault", "crash-when-ready:2"]);
+    let mut server = launch.start_unready();
+    server.wait_serving(SOON);
+    // Four seconds: respawns at once and after about 0.1, 0.2, 0.4, 0.8 and 1.6 s.
+    let ((), ledger) = under_visits(server.address(), || {
+        wait_until(secs(8), "six crashes", || server.log.count("signal SIGABRT") >= 6);
+        thread::sleep(ms(500));
+    });
+    ledger.assert_nothing_lost();
+    assert!(ledger.slowest() < ms(500), "nobody stalls: {ledger:?}");
+    assert_eq!(server.logged_workers().get(&1), server.workers().get(&1));
+    server.stop();
+}
+
+#[test]
+fn a_worker_that_is_stopped_during_a_reload_holds_nobody_up() {
+    let turn = Turn::alone();
+    let args = ["--workers", "2", "--worker-timeout", "20s", "--drain-timeout", "1s"];
+    let server = turn.start(&args);
+    let workers = server.workers();
+    freeze(workers[&2]);
+    let ((), ledger) = under_visits(server.address(), || {
+        reload(&server);
+        thread::sleep(ms(300));
+    });
+    ledger.assert_nothing_lost();
+    assert!(ledger.slowest() < secs(2), "{ledger:?}");
+    // It is of no use to anybody any more: it is killed at its drain deadline.
+    wait_settled(&server, 2);
+    (0..20).for_each(|_| server.assert_echoes());
+    server.stop();
+}
+
+#[test]
+fn steering_is_right_after_a_reload_and_after_scaling() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "4"]);
+    // The order of the group is no longer that of the slots.
+    for signal in [Signal::SIGTTOU, Signal::SIGTTOU, Signal::SIGTTIN, Signal::SIGTTIN] {
+        let before = server.log.count(": scaled ");
+        server.signal(signal);
+        wait_until(SOON, "it has scaled", || server.log.count(": scaled ") > before);
+    }
+    wait_settled(&server, 4);
+    reload(&server);
+    let workers = wait_settled(&server, 4);
+    let both = [workers[&1], workers[&4]];
+    both.iter().for_each(|&pid| freeze(pid));
+    wait_until(SOON, "it is noticed", || server.log.count("worker does not respond") == 2);
+    let begin = Instant::now();
+    (0..60).for_each(|_| server.assert_echoes());
+    assert!(begin.elapsed() < secs(1), "sixty visits, no stall: {:?}", begin.elapsed());
+    both.iter().for_each(|&pid| strike(pid, Signal::SIGCONT));
+    wait_until(SOON, "both respond again", || server.log.count("worker responds again") == 2);
+    both.iter().for_each(|&pid| takes_part(&server, pid));
+    server.stop();
+}

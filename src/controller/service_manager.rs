@@ -75,7 +75,7 @@ impl Controller<'_> {
             Phase::Starting
         } else if brain.is_stopping() {
             Phase::Draining
-        } else if self.reload.is_active() || !brain.is_steady() {
+        } else if self.reload.is_active() || brain.is_renewing() {
             Phase::Reloading
         } else {
             Phase::Serving

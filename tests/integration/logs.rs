@@ -144,7 +144,7 @@ fn a_closed_log_pipe_ends_nobody() {
     server.log.hang_up();
     (0..100).for_each(|_| server.assert_echoes());
     server.signal(Signal::SIGUSR1);
-    server.signal(Signal::SIGHUP);
+    server.signal(Signal::SIGUSR2);
     (0..100).for_each(|_| server.assert_echoes());
     assert_eq!(server.workers(), before);
     server.stop();

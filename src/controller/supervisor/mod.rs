@@ -306,6 +306,11 @@ impl Supervisor {
         self.phase == Phase::Running && !self.renewing && !self.slots.iter().any(unsettled)
     }
 
+    /// Whether a new generation is taking over.
+    pub fn is_renewing(&self) -> bool {
+        self.renewing
+    }
+
     /// Whether the daemon has been told to stop.
     pub fn is_stopping(&self) -> bool {
         matches!(self.phase, Phase::Delaying(_) | Phase::Ending(..))

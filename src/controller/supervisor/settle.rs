@@ -157,9 +157,12 @@ impl Supervisor {
             for pid in slot.pids() {
                 if Some(pid) == heir {
                     self.leaving.push(Leaving::new(pid, number, kill_at));
-                } else {
-                    // It does not respond, or does not serve yet, and must not keep the queue.
+                } else if slot.unresponsive {
+                    // It must not keep the queue until it responds again.
                     self.abort(number, pid, now, actions);
+                } else {
+                    self.leaving.push(Leaving::new(pid, number, kill_at));
+                    actions.push(Action::Signal(pid, Signal::SIGTERM));
                 }
             }
             if let Some(rescuer) = slot.rescuer.filter(|pid| Some(*pid) != heir) {

@@ -37,6 +37,7 @@ use self::handover::Handover;
 use self::listeners::Listeners;
 use self::reload::Reload;
 use self::service_manager::ServiceManager;
+use self::shell::Heir;
 use self::steering::Steering;
 use self::supervisor::{Action, Event, Supervisor};
 use self::worker_handle::WorkerHandle;
@@ -193,7 +194,7 @@ struct Controller<'a> {
     supervisor: Supervisor,
     handles: BTreeMap<Pid, WorkerHandle>,
     /// Who is emptying the queue of which slot that was given up.
-    heirs: Vec<(u32, Pid)>,
+    heirs: Vec<Heir>,
     steering: Steering,
     reload: Reload,
     actions: Vec<Action>,
@@ -225,6 +226,7 @@ impl Handler for Controller<'_> {
             self.on_ending(pid, ending);
         }
         self.look_at_heartbeats(now);
+        self.replace_late_heirs(now);
         self.tell(Event::Tick);
         logging::report_dropped();
         let stop = self.act();

@@ -24,6 +24,17 @@ use crate::stats::Word;
 /// must be able to end.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
+/// How long emptying a queue may take before somebody else has a try.
+const HEIR_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who is emptying the queue of which slot that was given up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heir {
+    slot: u32,
+    pid: Pid,
+    since: Instant,
+}
+
 impl Controller<'_> {
     pub(super) fn tell(&mut self, event: Event) {
         self.supervisor.on(event, Instant::now(), &mut self.actions);
@@ -123,7 +134,7 @@ impl Controller<'_> {
 
     fn on_closed(&mut self, slot: u32, pid: Pid) {
         let before = self.heirs.len();
-        self.heirs.retain(|heir| *heir != (slot, pid));
+        self.heirs.retain(|heir| (heir.slot, heir.pid) != (slot, pid));
         if self.heirs.len() < before {
             self.listeners.closed(slot);
         }
@@ -137,8 +148,8 @@ impl Controller<'_> {
         self.actions.retain(|action| !matches!(action, Action::Signal(to, _) if *to == pid));
         // What it said last comes before its end.
         self.on_channel(pid);
-        let of_pid = self.heirs.iter().filter(|heir| heir.1 == pid);
-        let orphaned: Vec<u32> = of_pid.map(|heir| heir.0).collect();
+        let of_pid = self.heirs.iter().filter(|heir| heir.pid == pid);
+        let orphaned: Vec<u32> = of_pid.map(|heir| heir.slot).collect();
         orphaned.into_iter().for_each(|slot| self.find_heir(slot, pid));
         if let Some(handle) = self.handles.remove(&pid) {
             let channel = handle.channel.as_raw_fd();
@@ -198,7 +209,7 @@ impl Controller<'_> {
         let Some(slot) = self.handles.get(&pid).map(|handle| handle.slot) else { return };
         let has_heirlooms = self.listeners.give_up_others(slot, &self.endpoints);
         if has_heirlooms {
-            self.heirs.push((slot, pid));
+            self.heirs.push(Heir { slot, pid, since: Instant::now() });
             self.unstore_sockets(slot);
             self.store_sockets(slot);
         }
@@ -212,7 +223,7 @@ impl Controller<'_> {
         let slot_of_heir = heir.and_then(|pid| self.handles.get(&pid)).map(|handle| handle.slot);
         match (heir, slot_of_heir) {
             (Some(pid), Some(own)) if own == slot => {
-                self.heirs.push((slot, pid));
+                self.heirs.push(Heir { slot, pid, since: Instant::now() });
                 self.send_retire(pid, LAST_CALL);
             }
             (Some(pid), Some(_)) => self.bequeath(slot, pid),
@@ -245,14 +256,27 @@ impl Controller<'_> {
 
     /// Leaves the queues of `slot` that were given up to a worker of another slot.
     fn bequeath(&mut self, slot: u32, pid: Pid) {
-        self.heirs.push((slot, pid));
+        let sockets = self.listeners.closing(slot);
+        // A slot whose worker was not ready yet leaves nothing.
+        if sockets.is_empty() {
+            return;
+        }
         let for_ms = Some(LAST_CALL.as_millis() as u64);
-        self.send(pid, &Message::Adopt { slot, for_ms }, &self.listeners.closing(slot));
+        self.send(pid, &Message::Adopt { slot, for_ms }, &sockets);
+        self.heirs.push(Heir { slot, pid, since: Instant::now() });
+    }
+
+    /// An heir that does not get done, because it hangs, is replaced by another one.
+    pub(super) fn replace_late_heirs(&mut self, now: Instant) {
+        let is_late = |heir: &&Heir| heir.since + HEIR_TIMEOUT <= now;
+        while let Some(Heir { slot, pid, .. }) = self.heirs.iter().find(is_late).copied() {
+            self.find_heir(slot, pid);
+        }
     }
 
     /// An heir has died: somebody else inherits, if there is anybody.
     fn find_heir(&mut self, slot: u32, dead: Pid) {
-        self.heirs.retain(|heir| *heir != (slot, dead));
+        self.heirs.retain(|heir| (heir.slot, heir.pid) != (slot, dead));
         let candidates = self.supervisor.healthy_workers();
         match candidates.iter().map(|(_, pid)| *pid).find(|pid| *pid != dead) {
             Some(pid) if !self.closing => self.bequeath(slot, pid),

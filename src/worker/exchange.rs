@@ -116,23 +116,43 @@ impl<'a> Balancer<'a> {
         self.outboxes.push((slot, outbox.into()));
     }
 
-    /// Passes a connection that was just accepted to a sibling with clearly fewer; gives it back if
-    /// there is none.
+    /// Passes a connection that was just accepted to the worker with the fewest; gives it back if that
+    /// is this one. Either way it counts from now on: take it off with [`Seat::take`] when it is among
+    /// the connections.
     pub(super) fn pass(&self, stream: TcpStream) -> Option<TcpStream> {
-        let loads = self.siblings.iter().map(|(slot, seat)| (slot, seat.load()));
-        let Some(slot) = choose(loads, self.slot, self.own.load()) else { return Some(stream) };
-        let outbox = self.outboxes.iter().find(|(known, _)| *known == slot);
-        let seat = self.siblings.iter().find(|(known, _)| *known == slot);
-        let (Some((_, outbox)), Some((_, seat))) = (outbox, seat) else { return Some(stream) };
-        // Counted first, so that the next one sees it; a full inbox is no reason to lose anybody.
-        seat.pass();
-        match outbox.send(&Message::Connection, &[stream.as_fd()]) {
-            Ok(()) => None,
-            Err(_) => {
-                seat.unpass();
-                Some(stream)
-            }
+        let (slot, seat) = self.reserve();
+        if slot == self.slot {
+            return Some(stream);
         }
+        let outbox = self.outboxes.iter().find(|(known, _)| *known == slot);
+        let sent = outbox.map(|(_, way)| way.send(&Message::Connection, &[stream.as_fd()]));
+        if let Some(Ok(())) = sent {
+            return None;
+        }
+        // A full inbox is no reason to lose anybody.
+        seat.unpass();
+        self.own.pass();
+        Some(stream)
+    }
+
+    /// Reserves a place at the worker with the fewest, ourselves before others. Several may choose the
+    /// same one at the same moment: whoever finds it fuller than thought looks again.
+    fn reserve(&self) -> (u32, Seat<'a>) {
+        const TRIES: usize = 8;
+        for _ in 0..TRIES {
+            let own = self.own.load();
+            let loads = self.siblings.iter().map(|(slot, seat)| (slot, seat.load()));
+            let (slot, load) = choose(loads, self.slot, own).unwrap_or((self.slot, own));
+            let listed = self.siblings.iter().find(|(known, _)| *known == slot);
+            let seat = listed.map_or(self.own, |(_, seat)| seat);
+            seat.pass();
+            if seat.load() <= load + 1 {
+                return (slot, seat);
+            }
+            seat.unpass();
+        }
+        self.own.pass();
+        (self.slot, self.own)
     }
 
     /// The next connection that was passed on, and whom to tell that it was taken, once it is among
@@ -157,11 +177,14 @@ impl<'a> Balancer<'a> {
 }
 
 /// Who is to serve a connection, if not `own` with its `connections`: the sibling with the fewest, if
-/// that leaves it with no more than we would have.
-fn choose(loads: impl Iterator<Item = (u32, u64)>, own: u32, connections: u64) -> Option<u32> {
+/// that leaves it with no more than we would have; and how many it has.
+fn choose(
+    loads: impl Iterator<Item = (u32, u64)>,
+    own: u32,
+    connections: u64,
+) -> Option<(u32, u64)> {
     let others = loads.filter(|(slot, _)| *slot != own);
-    let (slot, least) = others.min_by_key(|(_, load)| *load)?;
-    (least < connections).then_some(slot)
+    others.min_by_key(|(_, load)| *load).filter(|(_, least)| *least < connections)
 }
 
 #[cfg(test)]
@@ -172,7 +195,7 @@ mod tests {
     #[test]
     fn the_one_with_the_fewest_gets_it() {
         let loads = [(1, 4), (2, 2), (3, 3)];
-        assert_eq!(choose(loads.into_iter(), 1, 4), Some(2));
+        assert_eq!(choose(loads.into_iter(), 1, 4), Some((2, 2)));
         assert_eq!(choose(loads.into_iter(), 2, 2), None, "that is us");
         assert_eq!(choose([(1, 4), (2, 4)].into_iter(), 1, 4), None, "nobody has fewer");
         assert_eq!(choose([].into_iter(), 1, 4), None);
@@ -185,7 +208,7 @@ mod tests {
             for accept in accepts {
                 let seen: Vec<(u32, u64)> = (1..).zip(loads).collect();
                 let server = choose(seen.into_iter(), accept as u32 + 1, loads[accept]);
-                loads[server.map_or(accept, |slot| slot as usize - 1)] += 1;
+                loads[server.map_or(accept, |(slot, _)| slot as usize - 1)] += 1;
                 let (most, least) = (loads.iter().max().unwrap(), loads.iter().min().unwrap());
                 prop_assert!(most - least <= 1, "{loads:?}");
             }

@@ -198,6 +198,9 @@ impl<'a, S: Service> Server<'a, S> {
             };
             let Some(stream) = kept else { continue };
             self.admit(stream, now, tick);
+            if self.balancer.is_some() {
+                self.assignment.seat.take();
+            }
             let limit = self.assignment.config.connection.max_connections;
             if limit.is_some_and(|limit| self.accepted >= limit.get()) {
                 return self.recycle(now);

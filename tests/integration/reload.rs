@@ -45,11 +45,12 @@ fn twenty_reloads_under_traffic_lose_nothing() {
 fn a_reload_without_clients_is_over_at_once() {
     let turn = Turn::shared();
     let server = turn.start(&["--workers", "2"]);
-    for _ in 0..3 {
+    let time = || {
         let begin = Instant::now();
-        let line = reload(&server);
-        assert!(line.at - begin < ms(800), "nothing is waited for: {:?}", line.at - begin);
-    }
+        reload(&server).at - begin
+    };
+    let best = [time(), time(), time()].into_iter().min().unwrap();
+    assert!(best < ms(500), "nothing is waited for: {best:?}");
     wait_settled(&server, 2);
     server.stop();
 }

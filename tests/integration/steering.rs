@@ -1,19 +1,13 @@
 //! New connections avoid a worker that hangs, crashes or is gone, and no client waits for it.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use super::operator::traffic::{Ledger, under_visits};
+use super::operator::traffic::under_visits;
 use super::operator::{census, freeze, reload, strike, wait_settled};
 use super::support::{Client, SOON, Server, Turn, ms, secs, wait_until};
-
-/// The longest of the visits that began at least so long after `start`.
-fn slowest_since(ledger: &Ledger, start: Instant, after: Duration) -> Duration {
-    let later = ledger.visits.iter().filter(|visit| visit.begin >= start + after);
-    later.map(|visit| visit.took).max().expect("the visits go on")
-}
 
 #[test]
 fn two_seconds_after_a_worker_has_stopped_no_new_connection_stalls() {
@@ -32,8 +26,8 @@ fn two_seconds_after_a_worker_has_stopped_no_new_connection_stalls() {
     println!("{} visits took more than 0.5 s: {ledger:?}", stalled.count());
     // Even those that the stopped one had accepted are served when it goes on.
     ledger.assert_nothing_lost();
-    let slowest = slowest_since(&ledger, stopped, secs(2));
-    assert!(slowest < ms(500), "two seconds later nobody waits: {slowest:?}");
+    let stall = ledger.stall_since(stopped + secs(2));
+    assert!(stall < ms(500), "two seconds later nobody waits: {stall:?}");
     let line = &server.log.with("worker does not respond")[0];
     assert_eq!(line.number("worker_pid"), Some(i64::from(workers[&2])));
     assert!(line.at - stopped < secs(2), "{:?}", line.at - stopped);
@@ -118,7 +112,7 @@ fn while_a_slot_is_in_backoff_no_client_stalls_or_is_reset() {
         thread::sleep(ms(500));
     });
     ledger.assert_nothing_lost();
-    assert!(ledger.slowest() < ms(500), "nobody stalls: {ledger:?}");
+    assert!(ledger.stall() < ms(500), "nobody stalls: {ledger:?}");
     assert_eq!(server.logged_workers().get(&1), server.workers().get(&1));
     server.stop();
 }
@@ -135,7 +129,7 @@ fn a_worker_that_is_stopped_during_a_reload_holds_nobody_up() {
         thread::sleep(ms(300));
     });
     ledger.assert_nothing_lost();
-    assert!(ledger.slowest() < secs(2), "{ledger:?}");
+    assert!(ledger.stall() < secs(2), "{ledger:?}");
     // It is of no use to anybody any more: it is killed at its drain deadline.
     wait_settled(&server, 2);
     (0..20).for_each(|_| server.assert_echoes());

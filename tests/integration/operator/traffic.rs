@@ -17,11 +17,18 @@ use crate::support::{Client, End, alongside, ms, secs};
 /// Threads of quick visitors. With a pause after every visit they stay below 2000 a second.
 const VISITORS: usize = 4;
 
+/// The thread that only looks at the clock: behind the quick visitors and the hesitant one.
+const BYSTANDER: usize = VISITORS + 1;
+
 /// Transfers that last: half of them steady, the others with a slow reader.
 pub(crate) const TRANSFERS: usize = 4;
 
 /// Connections that are silent all the time; every second one has never said a word.
 const IDLE: usize = 30;
+
+/// A client that was silent for nearly a second, because it did not get a processor, may have been seen
+/// out like any other that is silent.
+const SILENCE: Duration = ms(700);
 
 /// No call of anybody may take longer: then something stalls.
 const PATIENCE: Duration = secs(10);
@@ -46,21 +53,39 @@ pub(crate) struct Ledger {
     pub(crate) seen_out: usize,
     /// Everything that went wrong: refused, reset, short, wrong, stalled.
     pub(crate) losses: Vec<String>,
+    /// The longest time that somebody who has nothing to do with the daemon had to wait for a
+    /// processor.
+    pub(crate) bystander: Duration,
 }
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { visits, transfers, seen_out, losses } = self;
-        let (count, slowest, lost) = (visits.len(), self.slowest(), losses.len());
-        write!(f, "{count} visits (slowest {slowest:?}), {transfers} transfers, ")?;
+        let Self { visits, transfers, seen_out, losses, bystander } = self;
+        let (count, stall, lost) = (visits.len(), self.stall(), losses.len());
+        write!(f, "{count} visits, stalls {stall:?} (bystander {bystander:?}), ")?;
+        write!(f, "{transfers} transfers, ")?;
         write!(f, "{seen_out} silent ones seen out, {lost} losses: {:#?}", &losses[..lost.min(12)])
     }
 }
 
 impl Ledger {
-    /// The longest visit.
-    pub(crate) fn slowest(&self) -> Duration {
-        self.visits.iter().map(|visit| visit.took).max().unwrap_or_default()
+    /// The longest visit, less what is not the daemon's fault.
+    pub(crate) fn stall(&self) -> Duration {
+        self.stall_of(&self.visits)
+    }
+
+    /// The longest of those visits that began at `start` or later, less what is not the daemon's
+    /// fault.
+    pub(crate) fn stall_since(&self, start: Instant) -> Duration {
+        let later: Vec<Visit> =
+            self.visits.iter().filter(|visit| visit.begin >= start).copied().collect();
+        assert!(later.len() > 20, "the visits went on: {self:?}");
+        self.stall_of(&later)
+    }
+
+    fn stall_of(&self, visits: &[Visit]) -> Duration {
+        let longest = visits.iter().map(|visit| visit.took).max().unwrap_or_default();
+        longest.saturating_sub(self.bystander)
     }
 
     /// Fails unless everybody got everything: 0 refused, 0 reset, 0 short.
@@ -86,9 +111,10 @@ pub(crate) fn under_traffic<A>(address: SocketAddr, act: impl FnOnce() -> A) -> 
     let ledger = Mutex::new(Ledger::default());
     let silent = silent_connections(address);
     let background = |over: &AtomicBool| {
-        in_parallel(VISITORS + 1 + TRANSFERS, |index| match index {
+        in_parallel(VISITORS + 2 + TRANSFERS, |index| match index {
             0..VISITORS => visit_until(address, over, &ledger),
             VISITORS => hesitate_until(address, over, &ledger),
+            BYSTANDER => stand_by_until(over, &ledger),
             _ if index % 2 == 0 => {
                 transfer(&ledger, "a steady transfer", || talk_until(address, over));
             }
@@ -115,9 +141,10 @@ fn surrounded<A>(act: impl FnOnce() -> A) -> A {
 pub(crate) fn under_visits<A>(address: SocketAddr, act: impl FnOnce() -> A) -> (A, Ledger) {
     let ledger = Mutex::new(Ledger::default());
     let background = |over: &AtomicBool| {
-        in_parallel(VISITORS + 1, |index| match index {
+        in_parallel(VISITORS + 2, |index| match index {
             0..VISITORS => visit_until(address, over, &ledger),
-            _ => hesitate_until(address, over, &ledger),
+            VISITORS => hesitate_until(address, over, &ledger),
+            _ => stand_by_until(over, &ledger),
         });
     };
     let (result, ()) = alongside(background, || surrounded(act));
@@ -168,12 +195,27 @@ fn hesitate_until(address: SocketAddr, over: &AtomicBool, ledger: &Mutex<Ledger>
         note_visit(ledger, "a hesitant visit", || {
             let mut client = Client::try_connect(address)?;
             for length in [1, 3000] {
+                let silence = Instant::now();
                 thread::sleep(ms(30));
                 client.try_send(length)?;
+                if silence.elapsed() > SILENCE {
+                    return Ok(());
+                }
             }
             leave(client)
         });
     }
+}
+
+/// Looks at the clock, and writes down how late it could.
+fn stand_by_until(over: &AtomicBool, ledger: &Mutex<Ledger>) {
+    let mut worst = Duration::ZERO;
+    while !over.load(Ordering::SeqCst) {
+        let begin = Instant::now();
+        thread::sleep(ms(5));
+        worst = worst.max(begin.elapsed().saturating_sub(ms(5)));
+    }
+    ledger.lock().unwrap_or_else(PoisonError::into_inner).bystander = worst;
 }
 
 fn note_visit(ledger: &Mutex<Ledger>, what: &str, body: impl FnOnce() -> io::Result<()>) {
@@ -189,8 +231,9 @@ fn note_visit(ledger: &Mutex<Ledger>, what: &str, body: impl FnOnce() -> io::Res
 /// Connects, sends `length` bytes, half-closes, and wants all of them and then the FIN.
 pub(crate) fn visit(address: SocketAddr, length: usize) -> io::Result<()> {
     let mut client = Client::try_connect(address)?;
+    let silence = Instant::now();
     client.try_send(length)?;
-    leave(client)
+    if silence.elapsed() > SILENCE { Ok(()) } else { leave(client) }
 }
 
 /// Half-closes, and wants everything that is owed and then the FIN.
@@ -207,10 +250,15 @@ pub(crate) fn leave(mut client: Client) -> io::Result<()> {
 pub(crate) fn talk_until(address: SocketAddr, over: &AtomicBool) -> io::Result<u64> {
     let mut client = Client::try_connect(address)?;
     let mut total = 0;
+    let mut silence = Instant::now();
     while !over.load(Ordering::SeqCst) {
         client.try_send(8192)?;
+        if silence.elapsed() > SILENCE {
+            return Ok(total);
+        }
         client.try_expect(8192)?;
         total += 8192;
+        silence = Instant::now();
         thread::sleep(ms(5));
     }
     leave(client).map(|()| total)

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cli`] | what was typed |
 //! | [`config`] | what it means |
+//! | [`client`] | `check` and `bench`: the other end of the connection |
 //! | [`controller`] | forks, supervises, replaces |
 //! | [`worker`] | accepts and serves |
 //! | [`assignment`] | what the one gives the other |
@@ -13,8 +14,8 @@
 //! | [`logging`], [`exit`] | how it speaks and how it ends |
 //! | [`process`] | everything Unix, and every `unsafe` |
 //!
-//! Arrows point one way: `main` → `controller`, `worker` → `event_loop`, `service`, `stats` →
-//! `process`, `config`. The controller never imports the worker, nor the other way round.
+//! Arrows point one way: `main` → `controller`, `worker`, `client` → `event_loop`, `service`,
+//! `stats` → `process`, `config`. The controller never imports the worker, nor the other way round.
 #![deny(unsafe_code)]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -22,6 +23,7 @@ compile_error!("tcp-echo needs a 64-bit Linux");
 
 pub mod assignment;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod controller;
 pub mod event_loop;

@@ -12,7 +12,7 @@ use tcp_echo::exit::Exit;
 use tcp_echo::process::daemon::{self, Launch};
 use tcp_echo::process::exec::Invocation;
 use tcp_echo::process::title::TitleArea;
-use tcp_echo::{logging, worker};
+use tcp_echo::{client, logging, worker};
 
 fn main() -> ExitCode {
     let cli = match Cli::from_process() {
@@ -20,6 +20,9 @@ fn main() -> ExitCode {
         Err(EarlyExit::Text(text)) => return say(&text),
         Err(EarlyExit::Usage(line)) => return refuse(line, Exit::Usage),
     };
+    if let Some(command) = cli.client {
+        return client::run(command).into();
+    }
     if cli.print_config {
         return print::effective(&cli).map_or_else(|e| refuse(e, Exit::Usage), |text| say(&text));
     }

@@ -163,12 +163,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_and_formats_are_read_in_any_case() {
+    fn words_are_read_in_any_case() {
         assert_eq!("warn".parse(), Ok(LogLevel::Warn));
         assert_eq!("Fatal".parse(), Ok(LogLevel::Fatal));
         assert_eq!("JSON".parse(), Ok(LogFormat::Json));
         assert!("verbose".parse::<LogLevel>().is_err());
+        assert_eq!("Hash".parse(), Ok(Balance::Hash));
         assert!("".parse::<LogFormat>().is_err());
+        assert!("random".parse::<Balance>().is_err());
     }
 
     #[test]
@@ -178,6 +180,9 @@ mod tests {
         }
         for format in [LogFormat::Text, LogFormat::Json] {
             assert_eq!(format.to_string().parse(), Ok(format));
+        }
+        for balance in [Balance::Hash, Balance::LeastConnections] {
+            assert_eq!(balance.to_string().parse(), Ok(balance));
         }
         for fault in [Fault::CrashAtBoot(0), Fault::CrashWhenReady(3), Fault::HangAtBoot(1)] {
             assert_eq!(fault.to_string().parse(), Ok(fault));

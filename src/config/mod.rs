@@ -6,6 +6,7 @@ pub mod choice;
 pub mod file;
 pub mod listen;
 pub mod print;
+pub mod rate;
 #[cfg(test)]
 mod tests;
 pub mod value;
@@ -97,6 +98,9 @@ pub struct FleetConfig {
     pub pin_cpus: bool,
     /// Which worker serves a new connection.
     pub balance: Balance,
+    /// A worker with nothing to do looks again and again for so long before it sleeps, at most a
+    /// second. `None`: it sleeps at once.
+    pub busy_poll: Option<Duration>,
 }
 
 /// The treatment of a connection, and limits on their number.
@@ -172,6 +176,7 @@ max-concurrent-connections = 0
 worker-timeout = "30s"
 cpu-affinity = false
 balance = "hash"
+busy-poll = 0
 graceful-timeout = "8s"
 shutdown-delay = 0
 drain-timeout = "1h"
@@ -334,6 +339,8 @@ fn fleet(settings: &Settings) -> FleetConfig {
         drain_spread: filled(settings.drain_spread).get(),
         pin_cpus: filled(settings.cpu_affinity),
         balance: filled(settings.balance),
+        busy_poll: NonZeroU64::new(filled(settings.busy_poll).get())
+            .map(|microseconds| Duration::from_micros(microseconds.get())),
     }
 }
 

@@ -79,6 +79,7 @@ fn the_defaults_are_those_of_the_manual() {
                 drain_spread: seconds(5),
                 pin_cpus: false,
                 balance: Balance::Hash,
+                busy_poll: None,
             },
             connection: ConnectionConfig {
                 buffer_size: 256 * 1024,
@@ -104,8 +105,9 @@ fn every_option_arrives() {
     let config = load(
         "--port 1 --listen 127.0.0.1 --connection-backlog 2 --allow-shared-port --enable-nodelay=false \
          --keepalive-delay 3 --workers 4 --worker-timeout 0 --graceful-timeout 5 --shutdown-delay 6 \
-         --drain-timeout 7 --drain-spread 8 --cpu-affinity --balance least-connections --buffer-size 8K --idle-timeout 0 --write-timeout 0 \
-         --linger-timeout 9 --enable-send-reset --idle-message bye --max-connections 10 \
+         --drain-timeout 7 --drain-spread 8 --cpu-affinity --balance least-connections --busy-poll 50 \
+         --buffer-size 8K --idle-timeout 0 --write-timeout 0 --linger-timeout 9 \
+         --enable-send-reset --idle-message bye --max-connections 10 \
          --max-concurrent-connections 11 --log-level debug --log-format json \
          --enable-log-timestamps --daemon --pid-file p --fault hang-at-boot:2",
     );
@@ -118,6 +120,7 @@ fn every_option_arrives() {
     assert_eq!((fleet.workers.get(), fleet.worker_timeout, fleet.pin_cpus), (4, None, true));
     let times = [fleet.graceful_timeout, fleet.shutdown_delay, fleet.drain_timeout];
     assert_eq!(times, [5, 6, 7].map(Duration::from_secs));
+    assert_eq!(fleet.busy_poll, Some(Duration::from_micros(50)));
 
     let connection = config.connection;
     assert_eq!((connection.idle_timeout, connection.write_timeout), (None, None));

@@ -5,7 +5,7 @@ pub mod timers;
 
 use std::io;
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::{Events, Poll};
@@ -24,6 +24,12 @@ pub trait Handler {
     /// Once a turn, after all events: the work, the timers, and whether to stop.
     fn tick(&mut self, now: Instant) -> ControlFlow<Self::Stop>;
 
+    /// How long to look for events again and again before sleeping: waking up costs more than a small
+    /// piece of work, but looking costs the processor.
+    fn busy_poll(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// When to wake up though nothing is ready; `None` to wait for as long as it takes.
     fn deadline(&self, now: Instant) -> Option<Instant>;
 }
@@ -37,7 +43,7 @@ pub fn run<H: Handler>(poll: &mut Poll, handler: &mut H) -> io::Result<H::Stop> 
     let mut now = Instant::now();
     loop {
         let timeout = handler.deadline(now).map(|at| at.saturating_duration_since(now));
-        match poll.poll(&mut events, timeout) {
+        match wait(poll, &mut events, timeout, handler.busy_poll()) {
             Ok(()) => events.iter().for_each(|event| handler.ready(event)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -47,4 +53,24 @@ pub fn run<H: Handler>(poll: &mut Poll, handler: &mut H) -> io::Result<H::Stop> 
             return Ok(stop);
         }
     }
+}
+
+/// Waits for events, at most for `timeout`; spins for up to `spin` of it first.
+fn wait(
+    poll: &mut Poll,
+    events: &mut Events,
+    timeout: Option<Duration>,
+    spin: Duration,
+) -> io::Result<()> {
+    let spin = timeout.map_or(spin, |timeout| spin.min(timeout));
+    if !spin.is_zero() {
+        let begin = Instant::now();
+        while begin.elapsed() < spin {
+            poll.poll(events, Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+    poll.poll(events, timeout)
 }

@@ -313,6 +313,10 @@ impl<S: Service> Handler for Server<'_, S> {
         self.stop(now).map_or(ControlFlow::Continue(()), ControlFlow::Break)
     }
 
+    fn busy_poll(&self) -> Duration {
+        self.assignment.config.fleet.busy_poll.unwrap_or_default()
+    }
+
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let passed = self.acceptor.retry_at().is_none()
             && self.balancer.as_ref().is_some_and(Balancer::has_work);

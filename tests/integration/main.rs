@@ -11,6 +11,9 @@ mod support;
 
 mod activation;
 mod balance;
+mod client_bench;
+mod client_check;
+mod client_servers;
 mod commotion;
 mod crowd;
 mod drain;

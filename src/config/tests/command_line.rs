@@ -37,7 +37,8 @@ fn an_error_is_one_line_that_names_the_option() {
             "unexpected argument '--prot' found; tip: a similar argument exists: '--port' \
              (see --help)",
         ),
-        ("foo", "unexpected argument 'foo' found (see --help)"),
+        ("foo", "unrecognized subcommand 'foo' (see --help)"),
+        ("--port 1 foo", "unexpected argument 'foo' found (see --help)"),
         (
             "--port --workers 3",
             "a value is required for '--port <N>' but none was supplied (see --help)",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::config::choice::{Fault, LogFormat, LogLevel};
+use crate::config::rate::Rate;
 use crate::config::value::{FilePath, KeepaliveDelay, Number, Size, Span, ValueError, switch};
 
 type BufferSize = Size<4096, 16_777_216>;
@@ -140,6 +141,9 @@ proptest! {
         }
         if let Ok(number) = text.parse::<Number<u64, 0, { u64::MAX }>>() {
             prop_assert_eq!(number.to_string().parse(), Ok(number));
+        }
+        if let Ok(rate) = text.parse::<Rate>() {
+            prop_assert_eq!(rate.to_string().parse(), Ok(rate));
         }
         let _ = (text.parse::<LogLevel>(), text.parse::<LogFormat>(), text.parse::<Fault>());
     }

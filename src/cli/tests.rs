@@ -1,0 +1,137 @@
+//! Tests of the client's part of the command line; those of the daemon's are in [`crate::config`].
+
+use super::*;
+
+fn parse(line: &str, port: Option<&str>) -> Result<Cli, EarlyExit> {
+    let words = line.split_whitespace().map(OsString::from).collect();
+    Cli::parse_from(words, |name| port.filter(|_| name == "TCP_ECHO_PORT").map(OsString::from))
+}
+
+fn client(line: &str) -> ClientCommand {
+    parse(line, None).expect(line).client.expect(line)
+}
+
+fn bench(line: &str) -> BenchArguments {
+    match client(line) {
+        ClientCommand::Bench(arguments) => arguments,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn target(line: &str, port: Option<&str>) -> String {
+    match parse(line, port).expect(line).client {
+        Some(ClientCommand::Check(CheckArguments { target: Some(target), .. })) => {
+            target.to_string()
+        }
+        Some(ClientCommand::Bench(BenchArguments { target: Some(target), .. })) => {
+            target.to_string()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn error(line: &str) -> String {
+    match parse(line, None) {
+        Err(EarlyExit::Usage(text)) => text,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn without_a_command_it_is_the_daemon() {
+    assert_eq!(parse("--port 1", None).expect("valid").client, None);
+    assert_eq!(
+        error("--port 1 check"),
+        "the subcommand 'check' cannot be used with '--port <N>' (see --help)"
+    );
+    assert_eq!(error("--port 1 stray"), "unexpected argument 'stray' found (see --help)");
+    assert_eq!(
+        error("chek"),
+        "unrecognized subcommand 'chek'; tip: a similar subcommand exists: 'check' (see --help)"
+    );
+    assert_eq!(error("help"), "unrecognized subcommand 'help' (see --help)");
+}
+
+#[test]
+fn the_server_is_on_this_machine_unless_it_is_named() {
+    assert_eq!(target("check", None), "127.0.0.1:8090");
+    assert_eq!(target("bench", Some("7")), "127.0.0.1:7");
+    for no_port in ["", "0", "70000", "tcp://10.0.0.1:80"] {
+        assert_eq!(target("check", Some(no_port)), "127.0.0.1:8090", "{no_port}");
+    }
+    assert_eq!(target("check [::1]:99", Some("7")), "[::1]:99");
+    assert_eq!(target("bench -c 3 echo.example:99", None), "echo.example:99");
+}
+
+#[test]
+fn the_daemons_environment_is_not_the_clients() {
+    let words = vec![OsString::from("check")];
+    let cli = Cli::parse_from(words, |_| Some("?".into())).expect("nothing is read from there");
+    assert_eq!(cli.environment, Settings::default());
+}
+
+#[test]
+fn a_line_of_tcpkali_is_understood() {
+    let options = "--duration 90 --connections 500 --connect-rate 300 --channel-lifetime 1 \
+                   --message foo --message-rate 2";
+    let short = "-T 90 -c 500 --connect-rate 300 --channel-lifetime 1 -m foo -r 2";
+    let arguments = bench(&format!("bench {options} localhost:8090"));
+    assert_eq!(arguments, bench(&format!("bench localhost:8090 {short}")));
+    assert_eq!(arguments.connections.get(), 500);
+    assert_eq!(arguments.duration.get().as_secs(), 90);
+    assert_eq!(arguments.message.as_deref(), Some("foo"));
+    assert_eq!(arguments.message_rate.map(|rate| rate.interval()), Some(5e8));
+}
+
+#[test]
+fn the_last_one_counts_and_addresses_add_up() {
+    let arguments = bench("bench -c 1 -c 2 --source-ip 127.0.0.2,127.0.0.3 --source-ip ::1 --json");
+    assert_eq!(arguments.connections.get(), 2);
+    assert_eq!(arguments.source_ip.len(), 3);
+    assert!(arguments.json && !arguments.quiet && !arguments.stream);
+}
+
+#[test]
+fn an_error_is_one_line_that_names_the_option() {
+    for (line, names) in [
+        ("check --port 1", &["--port", "(see tcp-echo check --help)"][..]),
+        ("check localhost", &["'localhost' is not HOST:PORT"]),
+        ("check a:1 b:2", &["unexpected argument 'b:2'"]),
+        ("check --timeout 0", &["--timeout", "'0' is no time at all"]),
+        ("check --connections 0", &["--connections", "1..=10000"]),
+        ("check --bytes x", &["--bytes", "not a size"]),
+        ("bench -T 0", &["--duration", "no time"]),
+        ("bench -m a -f b", &["--message", "--message-file", "(see tcp-echo bench --help)"]),
+        ("bench --message=", &["--message"]),
+        ("bench -r 1 --pipeline 2", &["--message-rate", "--pipeline"]),
+        ("bench --stream --message-size 1", &["--stream", "--message-size"]),
+        ("bench --message-size 0", &["--message-size", "1..=1GiB"]),
+        ("bench --connect-rate soon", &["--connect-rate", "not a rate"]),
+        ("bench --source-ip here", &["--source-ip", "here"]),
+        ("bench --threads -1", &["--threads", "-1"]),
+    ] {
+        let text = error(line);
+        assert!(!text.contains('\n'), "{text}");
+        for name in names {
+            assert!(text.contains(name), "{name}: {text}");
+        }
+    }
+}
+
+#[test]
+fn the_help_texts_fit_and_name_everything() {
+    for (line, names) in [
+        ("--help", &["tcp-echo <COMMAND>", "check ", "bench ", "--busy-poll"][..]),
+        ("check --help", &["Usage: tcp-echo check", "[HOST:PORT]", "--quick", "[default: 5s]"]),
+        ("bench --help", &["Usage: tcp-echo bench", "-r, --message-rate", "[default: 10s]"]),
+    ] {
+        let Err(EarlyExit::Text(text)) = parse(line, None) else { panic!("{line}") };
+        assert!(text.lines().count() <= 80, "{} lines", text.lines().count());
+        for text in text.lines() {
+            assert!(text.chars().count() <= 100, "{text}");
+        }
+        for name in names {
+            assert!(text.contains(name), "{name}: {text}");
+        }
+    }
+}

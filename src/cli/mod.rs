@@ -30,6 +30,7 @@ Every option with a value, and every switch, is also a variable: TCP_ECHO_IDLE_T
 The command line wins over the environment, that over --config FILE (TOML, the same names).
 
 Signals: TERM, INT and QUIT drain and stop, a second one stops at once.
+         HUP reloads, TTIN and TTOU add and remove a worker.
          USR1 logs how many connections each worker handles.
 
 Example: tcp-echo --port 7 --workers 4 --idle-timeout 2m";

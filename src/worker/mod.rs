@@ -1,7 +1,8 @@
 //! The worker: serves connections, in a process of its own.
 //!
 //! [`run`] is its whole life. The other side is [`crate::controller`]; the wire between them is
-//! [`crate::process::channel`]. A worker never forks and knows nothing of its siblings.
+//! [`crate::process::channel`]. A worker never forks; of its siblings it knows at
+//! most how many connections they have.
 
 mod acceptor;
 mod connection;

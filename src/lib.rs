@@ -8,14 +8,15 @@
 //! | [`controller`] | forks, supervises, replaces |
 //! | [`worker`] | accepts and serves |
 //! | [`assignment`] | what the one gives the other |
+//! | [`connections`] | one socket each, and all of them |
 //! | [`service`] | what to do with bytes: the echo |
 //! | [`event_loop`] | waiting, for every role |
 //! | [`stats`] | the numbers that all processes share |
 //! | [`logging`], [`exit`] | how it speaks and how it ends |
 //! | [`process`] | everything Unix, and every `unsafe` |
 //!
-//! Arrows point one way: `main` → `controller`, `worker`, `client` → `event_loop`, `service`,
-//! `stats` → `process`, `config`. The controller never imports the worker, nor the other way round.
+//! Arrows point one way: `main` → `controller`, `worker`, `client` → `connections` →
+//! `event_loop`, `service`, `stats` → `process`, `config`. The controller never imports the worker, nor the other way round.
 #![deny(unsafe_code)]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -25,6 +26,7 @@ pub mod assignment;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod connections;
 pub mod controller;
 pub mod event_loop;
 pub mod exit;

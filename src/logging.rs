@@ -70,13 +70,14 @@ fn pipe() -> MutexGuard<'static, Option<LogPipe>> {
     PIPE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says how many lines were dropped since the last time, once there is room to say so.
-pub fn report_dropped() {
+/// Says how many lines were dropped since the last time, once there is room to say so; returns it.
+pub fn report_dropped() -> u64 {
     // The lock is free again behind this line, which the log line needs.
     let count = pipe().as_ref().map_or(0, LogPipe::take_dropped);
     if count > 0 {
         warn!(count, "log lines dropped");
     }
+    count
 }
 
 struct ToPipe;

@@ -31,7 +31,8 @@ The command line wins over the environment, that over --config FILE (TOML, the s
 
 Signals: TERM, INT and QUIT drain and stop, a second one stops at once.
          HUP reloads, TTIN and TTOU add and remove a worker.
-         USR1 logs how many connections each worker handles.
+         USR1 logs how many connections each worker handles,
+         USR2 prints all figures on standard output, as JSON.
 
 Example: tcp-echo --port 7 --workers 4 --idle-timeout 2m";
 

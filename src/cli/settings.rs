@@ -3,7 +3,8 @@
 use clap::{Arg, Args, Command};
 use serde::{Deserialize, Serialize};
 
-use crate::config::choice::{Balance, LogFormat, LogLevel};
+use crate::config::admin::AdminAddress;
+use crate::config::choice::{AccessLog, Balance, LogFormat, LogLevel, Splice};
 use crate::config::listen::{self, ListenSpec};
 use crate::config::value::{FilePath, KeepaliveDelay, Number, Size, Span, switch};
 
@@ -12,6 +13,7 @@ const CONNECTIONS: &str = "Connections";
 const WORKERS: &str = "Workers";
 const SHUTDOWN: &str = "Shutdown";
 const LOGGING: &str = "Logging";
+const STATISTICS: &str = "Statistics";
 const PROCESS: &str = "Process";
 
 /// What can be set on the command line, in the environment and in the file; `None` where it was not.
@@ -70,6 +72,10 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE", help_heading = CONNECTIONS)]
     pub buffer_size: Option<Size<4096, 16_777_216>>,
 
+    /// auto or off: pass bulk on without copying it
+    #[arg(long, value_name = "WHEN", help_heading = CONNECTIONS)]
+    pub splice: Option<Splice>,
+
     /// Worker processes; 0 = one per usable CPU
     #[arg(long, value_name = "N", help_heading = WORKERS)]
     pub workers: Option<Number<u32, 0, 1024>>,
@@ -126,6 +132,30 @@ pub struct Settings {
     #[arg(long, value_name = "BOOL", value_parser = switch, help_heading = LOGGING)]
     pub enable_log_timestamps: Option<bool>,
 
+    /// Connections it tells of: off, errors or all
+    #[arg(long, value_name = "WHICH", help_heading = LOGGING)]
+    pub access_log: Option<AccessLog>,
+
+    /// Write these lines to this file
+    #[arg(long, value_name = "PATH", help_heading = LOGGING)]
+    pub access_log_file: Option<FilePath>,
+
+    /// Also for connections that sent nothing
+    #[arg(long, value_name = "BOOL", value_parser = switch, help_heading = LOGGING)]
+    pub log_empty: Option<bool>,
+
+    /// Statistics over HTTP here, or at unix:/PATH
+    #[arg(long, value_name = "[ADDR:]PORT", help_heading = STATISTICS)]
+    pub admin: Option<AdminAddress>,
+
+    /// Ready with so many healthy workers
+    #[arg(long, value_name = "N", help_heading = STATISTICS)]
+    pub min_healthy: Option<Number<u32, 1, 1024>>,
+
+    /// Keep the totals in this file
+    #[arg(long, value_name = "PATH", help_heading = STATISTICS)]
+    pub state_file: Option<FilePath>,
+
     /// Run in the background
     #[arg(long, value_name = "BOOL", value_parser = switch, help_heading = PROCESS)]
     pub daemon: Option<bool>,
@@ -152,6 +182,7 @@ impl Settings {
             keepalive_delay: self.keepalive_delay.or(lower.keepalive_delay),
             enable_nodelay: self.enable_nodelay.or(lower.enable_nodelay),
             buffer_size: self.buffer_size.or(lower.buffer_size),
+            splice: self.splice.or(lower.splice),
             workers: self.workers.or(lower.workers),
             max_connections: self.max_connections.or(lower.max_connections),
             max_concurrent_connections: self
@@ -168,6 +199,12 @@ impl Settings {
             log_level: self.log_level.or(lower.log_level),
             log_format: self.log_format.or(lower.log_format),
             enable_log_timestamps: self.enable_log_timestamps.or(lower.enable_log_timestamps),
+            access_log: self.access_log.or(lower.access_log),
+            access_log_file: self.access_log_file.or(lower.access_log_file),
+            log_empty: self.log_empty.or(lower.log_empty),
+            admin: self.admin.or(lower.admin),
+            min_healthy: self.min_healthy.or(lower.min_healthy),
+            state_file: self.state_file.or(lower.state_file),
             daemon: self.daemon.or(lower.daemon),
             pid_file: self.pid_file.or(lower.pid_file),
         }

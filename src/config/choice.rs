@@ -89,6 +89,74 @@ impl Display for LogFormat {
 
 text_in_file!(LogFormat, "\"text\" or \"json\"");
 
+/// Which connections the access log tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// Those that did not end in order.
+    Errors,
+    /// Every one.
+    All,
+}
+
+impl FromStr for AccessLog {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.to_ascii_lowercase().as_str() {
+            "off" => Ok(Self::Off),
+            "errors" => Ok(Self::Errors),
+            "all" => Ok(Self::All),
+            _ => Err(ValueError(format!("'{text}' is not off, errors or all"))),
+        }
+    }
+}
+
+impl Display for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Errors => "errors",
+            Self::All => "all",
+        })
+    }
+}
+
+text_in_file!(AccessLog, "\"off\", \"errors\" or \"all\"");
+
+/// Whether bulk goes from socket to socket through a pipe, without being copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Splice {
+    /// Where it pays.
+    Auto,
+    /// Never.
+    Off,
+}
+
+impl FromStr for Splice {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => Err(ValueError(format!("'{text}' is neither auto nor off"))),
+        }
+    }
+}
+
+impl Display for Splice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+        })
+    }
+}
+
+text_in_file!(Splice, "\"auto\" or \"off\"");
+
 /// Which worker serves a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Balance {

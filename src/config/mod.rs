@@ -2,8 +2,11 @@
 //!
 //! The layers are, highest first: command line, environment, file, default.
 
+pub mod admin;
 pub mod choice;
+mod defaults;
 pub mod file;
+mod layers;
 pub mod listen;
 pub mod print;
 pub mod rate;
@@ -15,11 +18,12 @@ use std::fmt::Write;
 use std::io;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
 
-pub use self::choice::{Balance, Fault, LogFormat, LogLevel};
-use self::file::File;
+pub use self::admin::AdminAddress;
+pub use self::choice::{AccessLog, Balance, Fault, LogFormat, LogLevel, Splice};
+pub use self::defaults::defaults;
+use self::layers::Layers;
 pub use self::listen::{Endpoint, Scope};
 use crate::cli::{Cli, Settings};
 
@@ -32,6 +36,8 @@ pub struct Config {
     pub fleet: FleetConfig,
     /// The treatment of a connection, and limits on their number.
     pub connection: ConnectionConfig,
+    /// The admin process.
+    pub admin: AdminConfig,
     /// The log.
     pub log: LogConfig,
     /// The process as the system sees it.
@@ -109,6 +115,8 @@ pub struct ConnectionConfig {
     /// Bytes of a worker's receive buffer, and the most kept for a client that does not read:
     /// 4 KiB..=16 MiB.
     pub buffer_size: usize,
+    /// Whether bulk is passed on without being copied.
+    pub splice: Splice,
     /// A connection that is idle for so long is closed. `None`: never.
     pub idle_timeout: Option<Duration>,
     /// A client that takes nothing for so long is reset. `None`: never.
@@ -123,6 +131,15 @@ pub struct ConnectionConfig {
     pub max_connections: Option<NonZeroU64>,
     /// A worker handles at most so many at once. `None`: no limit.
     pub max_concurrent_connections: Option<NonZeroU32>,
+}
+
+/// The admin process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where it listens. `None`: there is none.
+    pub address: Option<AdminAddress>,
+    /// The daemon is ready with so many healthy workers, at least one.
+    pub min_healthy: NonZeroU32,
 }
 
 /// How an idle connection ends.
@@ -143,6 +160,12 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Lines of text begin with the time.
     pub timestamps: bool,
+    /// Which connections have a line when they end.
+    pub access: AccessLog,
+    /// Where these lines go. `None`: to the log.
+    pub access_file: Option<PathBuf>,
+    /// Whether connections that sent nothing have one too.
+    pub empty: bool,
 }
 
 /// The process as the system sees it.
@@ -152,44 +175,8 @@ pub struct ProcessConfig {
     pub daemon: bool,
     /// The controller's pid is written to this file.
     pub pid_file: Option<PathBuf>,
-}
-
-/// The shortest `worker-timeout`.
-const SHORTEST_WORKER_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The defaults, as the file would say them. What has none is off: `idle-message`, `pid-file`.
-const DEFAULTS: &str = r#"
-port = 8090
-listen = ["*"]
-connection-backlog = 128
-allow-shared-port = false
-idle-timeout = "10s"
-enable-send-reset = false
-write-timeout = "1m"
-linger-timeout = "10s"
-keepalive-delay = 0
-enable-nodelay = true
-buffer-size = "256KiB"
-workers = 0
-max-connections = 0
-max-concurrent-connections = 0
-worker-timeout = "30s"
-cpu-affinity = false
-balance = "hash"
-busy-poll = 0
-graceful-timeout = "8s"
-shutdown-delay = 0
-drain-timeout = "1h"
-drain-spread = "5s"
-log-level = "INFO"
-log-format = "text"
-enable-log-timestamps = false
-daemon = false
-"#;
-
-/// The lowest layer: every setting has a value but `idle-message` and `pid-file`.
-pub fn defaults() -> Settings {
-    toml::from_str(DEFAULTS).expect("the defaults are valid settings")
+    /// The totals are kept in this file, beyond the end of the daemon.
+    pub state_file: Option<PathBuf>,
 }
 
 /// Why there is no configuration. One line each.
@@ -235,143 +222,6 @@ impl Config {
         let environment = Settings::default();
         Self::load(&Cli { settings, environment, config: None, ..cli.clone() })
     }
-}
-
-/// The layers before they are put together.
-struct Layers<'a> {
-    cli: &'a Cli,
-    file: File,
-}
-
-impl<'a> Layers<'a> {
-    fn read(cli: &'a Cli) -> Result<Self, ConfigError> {
-        let file = cli.config.as_deref().map(file::read).transpose()?.unwrap_or_default();
-        Ok(Self { cli, file })
-    }
-
-    /// The settings that win.
-    fn effective(&self) -> Settings {
-        let Cli { settings, environment, .. } = self.cli.clone();
-        settings.or(environment).or(self.file.settings.clone()).or(defaults())
-    }
-
-    /// Which layer a setting is from.
-    fn origin(&self, key: &str) -> &'static str {
-        let has = |settings: &Settings| settings.to_table().contains_key(key);
-        if has(&self.cli.settings) {
-            "command line"
-        } else if has(&self.cli.environment) {
-            "environment"
-        } else if has(&self.file.settings) {
-            "file"
-        } else {
-            "default"
-        }
-    }
-
-    fn config(&self) -> Result<Config, ConfigError> {
-        let settings = self.effective();
-        self.check(&settings)?;
-        Ok(Config {
-            listen: self.listen(&settings)?,
-            fleet: fleet(&settings),
-            connection: connection(&settings),
-            log: LogConfig {
-                level: filled(settings.log_level),
-                format: filled(settings.log_format),
-                timestamps: filled(settings.enable_log_timestamps),
-            },
-            process: ProcessConfig {
-                daemon: filled(settings.daemon),
-                pid_file: settings.pid_file.clone().map(|path| path.get()),
-            },
-            faults: self.cli.faults.clone(),
-            settings,
-        })
-    }
-
-    fn listen(&self, settings: &Settings) -> Result<ListenConfig, ConfigError> {
-        let specs = filled(settings.listen.as_ref());
-        let endpoints = listen::endpoints(specs, filled(settings.port).get())
-            .map_err(|message| ConfigError::Invalid { place: self.place_of("listen"), message })?;
-        Ok(ListenConfig {
-            endpoints,
-            backlog: filled(settings.connection_backlog).get(),
-            share_port: filled(settings.allow_shared_port),
-            nodelay: filled(settings.enable_nodelay),
-            keepalive: filled(settings.keepalive_delay)
-                .unless_zero()
-                .map(|delay| Keepalive::new(delay, filled(settings.write_timeout).unless_zero())),
-        })
-    }
-
-    /// What to point at when a setting is wrong.
-    fn place_of(&self, key: &str) -> String {
-        match (self.origin(key), &self.cli.config) {
-            ("environment", _) => format!("TCP_ECHO_{}", key.to_uppercase().replace('-', "_")),
-            ("file", Some(path)) => {
-                let line = self.file.lines.get(key).copied().unwrap_or(1);
-                one_line(&format!("{}:{line}: {key}", path.display()))
-            }
-            _ => format!("--{key}"),
-        }
-    }
-
-    fn check(&self, settings: &Settings) -> Result<(), ConfigError> {
-        match filled(settings.worker_timeout).unless_zero() {
-            // A worker gives a sign of life three times in that time.
-            Some(limit) if limit < SHORTEST_WORKER_TIMEOUT => Err(ConfigError::Invalid {
-                place: self.place_of("worker-timeout"),
-                message: "less than a second is too short (0 = off)".into(),
-            }),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn fleet(settings: &Settings) -> FleetConfig {
-    FleetConfig {
-        workers: NonZeroU32::new(filled(settings.workers).get()).unwrap_or_else(usable_cpus),
-        worker_timeout: filled(settings.worker_timeout).unless_zero(),
-        graceful_timeout: filled(settings.graceful_timeout).get(),
-        shutdown_delay: filled(settings.shutdown_delay).get(),
-        drain_timeout: filled(settings.drain_timeout).get(),
-        drain_spread: filled(settings.drain_spread).get(),
-        pin_cpus: filled(settings.cpu_affinity),
-        balance: filled(settings.balance),
-        busy_poll: NonZeroU64::new(filled(settings.busy_poll).get())
-            .map(|microseconds| Duration::from_micros(microseconds.get())),
-    }
-}
-
-fn connection(settings: &Settings) -> ConnectionConfig {
-    ConnectionConfig {
-        buffer_size: filled(settings.buffer_size).get(),
-        idle_timeout: filled(settings.idle_timeout).unless_zero(),
-        write_timeout: filled(settings.write_timeout).unless_zero(),
-        linger_timeout: filled(settings.linger_timeout).get(),
-        idle_close: if filled(settings.enable_send_reset) {
-            IdleClose::Reset
-        } else {
-            IdleClose::Fin
-        },
-        idle_message: settings.idle_message.clone().filter(|text| !text.is_empty()),
-        max_connections: NonZeroU64::new(filled(settings.max_connections).get()),
-        max_concurrent_connections: NonZeroU32::new(
-            filled(settings.max_concurrent_connections).get(),
-        ),
-    }
-}
-
-/// A setting that has a default, once the defaults are below it.
-fn filled<T>(setting: Option<T>) -> T {
-    setting.expect("the lowest layer has a value for this setting")
-}
-
-/// One worker for each CPU this process may use (affinity and quota count), 1..=1024.
-fn usable_cpus() -> NonZeroU32 {
-    let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get().min(1024));
-    u32::try_from(cpus).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
 }
 
 /// A system error without the "(os error 2)" that Rust appends.

@@ -83,6 +83,7 @@ fn the_defaults_are_those_of_the_manual() {
             },
             connection: ConnectionConfig {
                 buffer_size: 256 * 1024,
+                splice: Splice::Auto,
                 idle_timeout: Some(seconds(10)),
                 write_timeout: Some(seconds(60)),
                 linger_timeout: seconds(10),
@@ -91,8 +92,16 @@ fn the_defaults_are_those_of_the_manual() {
                 max_connections: None,
                 max_concurrent_connections: None,
             },
-            log: LogConfig { level: LogLevel::Info, format: LogFormat::Text, timestamps: false },
-            process: ProcessConfig { daemon: false, pid_file: None },
+            admin: AdminConfig { address: None, min_healthy: NonZeroU32::MIN },
+            log: LogConfig {
+                level: LogLevel::Info,
+                format: LogFormat::Text,
+                timestamps: false,
+                access: AccessLog::Off,
+                access_file: None,
+                empty: false,
+            },
+            process: ProcessConfig { daemon: false, pid_file: None, state_file: None },
             faults: vec![],
             settings: config.settings.clone(),
         }
@@ -109,7 +118,8 @@ fn every_option_arrives() {
          --buffer-size 8K --idle-timeout 0 --write-timeout 0 --linger-timeout 9 \
          --enable-send-reset --idle-message bye --max-connections 10 \
          --max-concurrent-connections 11 --log-level debug --log-format json \
-         --enable-log-timestamps --daemon --pid-file p --fault hang-at-boot:2",
+         --enable-log-timestamps --daemon --pid-file p --access-log errors --access-log-file a \
+         --log-empty --state-file s --admin 8091 --min-healthy 2 --splice off --fault hang-at-boot:2",
     );
     let ListenConfig { endpoints, backlog, share_port, nodelay, keepalive } = config.listen;
     assert_eq!(endpoints[0].to_string(), "127.0.0.1:1");
@@ -130,9 +140,15 @@ fn every_option_arrives() {
     assert_eq!(connection.max_connections.map(NonZeroU64::get), Some(10));
     assert_eq!(connection.max_concurrent_connections.map(NonZeroU32::get), Some(11));
 
-    let LogConfig { level, format, timestamps } = config.log;
+    let LogConfig { level, format, timestamps, access, access_file, empty } = config.log;
+    assert_eq!((access, access_file, empty), (AccessLog::Errors, Some("a".into()), true));
     assert_eq!((level, format, timestamps), (LogLevel::Debug, LogFormat::Json, true));
-    assert_eq!(config.process, ProcessConfig { daemon: true, pid_file: Some("p".into()) });
+    assert_eq!(
+        config.process,
+        ProcessConfig { daemon: true, pid_file: Some("p".into()), state_file: Some("s".into()) }
+    );
+    assert_eq!(config.admin.address.map(|it| it.to_string()).as_deref(), Some("127.0.0.1:8091"));
+    assert_eq!((config.admin.min_healthy.get(), connection.splice), (2, Splice::Off));
     assert_eq!(config.faults, [Fault::HangAtBoot(2)]);
 }
 

@@ -10,7 +10,9 @@ use mio::{Interest, Poll, Token};
 use nix::unistd::Pid;
 use tracing::{error, info};
 
+use super::dump::Dump;
 use super::exchange::Inboxes;
+use super::figures::{self, Figures};
 use super::handover::Handover;
 use super::listeners::Listeners;
 use super::reload::Reload;
@@ -60,7 +62,7 @@ impl Estate {
             inboxes: Inboxes::default(),
             manager: ServiceManager::find(),
             passed,
-            statistics: Statistics::new()?,
+            statistics: figures::found()?,
             handles: BTreeMap::new(),
             supervisor: Supervisor::new(plan(config), seed(), Instant::now()),
             reload: Reload::default(),
@@ -121,7 +123,9 @@ impl Estate {
             let channel = take_over(worker.channel)?.into();
             let since = Instant::now();
             let (seat, exchanges) = (worker.seat, worker.exchanges);
-            handles.insert(pid, WorkerHandle { slot, channel, seat, exchanges, since });
+            let (ready, fault) = (true, None);
+            let handle = WorkerHandle { slot, channel, seat, exchanges, since, ready, fault };
+            handles.insert(pid, handle);
             let leaving = worker.leaving_ms.map(Duration::from_millis);
             inherited.push(Inherited { pid, slot, leaving });
         }
@@ -191,6 +195,8 @@ impl Estate {
             // What has arrived before there was anybody to tell.
             signals_ready: true,
             failure: None,
+            figures: Figures::default(),
+            dump: Dump::default(),
         })
     }
 }

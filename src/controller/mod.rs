@@ -8,7 +8,9 @@
 mod activation;
 mod backoff;
 mod boot;
+mod dump;
 mod exchange;
+mod figures;
 pub mod handover;
 mod listeners;
 pub mod notify;
@@ -32,7 +34,9 @@ use nix::unistd::Pid;
 use tracing::{info, warn};
 
 use self::boot::Estate;
+use self::dump::Dump;
 use self::exchange::Inboxes;
+use self::figures::Figures;
 use self::handover::Handover;
 use self::listeners::Listeners;
 use self::reload::Reload;
@@ -46,7 +50,6 @@ use crate::config::{Config, Endpoint};
 use crate::event_loop::timers::Clock;
 use crate::event_loop::{self, Handler};
 use crate::exit::Exit;
-use crate::logging;
 use crate::process::daemon::Launch;
 use crate::process::descriptors;
 use crate::process::exec::Invocation;
@@ -203,6 +206,8 @@ struct Controller<'a> {
     serving: bool,
     /// What the first worker that could not start said.
     failure: Option<String>,
+    figures: Figures,
+    dump: Dump,
 }
 
 impl Handler for Controller<'_> {
@@ -228,10 +233,11 @@ impl Handler for Controller<'_> {
         self.look_at_heartbeats(now);
         self.replace_late_heirs(now);
         self.tell(Event::Tick);
-        logging::report_dropped();
         let stop = self.act();
         self.advance_reload(now);
         self.notify(now);
+        self.publish(now);
+        self.dump.go_on(now);
         stop
     }
 
@@ -241,7 +247,13 @@ impl Handler for Controller<'_> {
             return Some(now);
         }
         let round = self.config.fleet.worker_timeout.map_or(ROUND, |limit| ROUND.min(limit / 3));
-        let others = [self.supervisor.deadline(), self.reload.deadline(), self.manager.deadline()];
+        let others = [
+            self.supervisor.deadline(),
+            self.reload.deadline(),
+            self.manager.deadline(),
+            self.figures.deadline(),
+            self.dump.deadline(now),
+        ];
         others.into_iter().flatten().chain([now + round]).min()
     }
 }

@@ -8,6 +8,8 @@ use tracing::{debug, error, info, warn};
 use super::ControllerError;
 use super::supervisor::{BOOT_TIMEOUT, Report};
 use crate::config::{Config, Endpoint};
+use crate::stats::Snapshot;
+use crate::stats::snapshot::Worker;
 
 /// The build.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -60,6 +62,16 @@ pub(super) fn log(report: Report, endpoints: &[Endpoint], age: impl Fn(&Pid) -> 
         Report::Stranger(pid, ending) => {
             debug!(stranger_pid = pid.as_raw(), status = %ending, "reaped a stranger");
         }
+    }
+}
+
+/// Writes to the log what each worker handles now and has handled.
+pub(super) fn figures(snapshot: &Snapshot) {
+    let in_slots = snapshot.slots.iter().filter_map(|slot| slot.worker.as_ref());
+    for worker in in_slots.chain(&snapshot.others) {
+        let Worker { slot, pid, connections, accepted, .. } = worker;
+        info!(slot, worker_pid = pid, "Worker is currently handling ({connections}) connections");
+        info!(slot, worker_pid = pid, "Worker has handled ({accepted}) connections");
     }
 }
 

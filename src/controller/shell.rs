@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::supervisor::{Action, Event, Report};
 use super::worker_handle::WorkerHandle;
@@ -43,7 +43,7 @@ impl Controller<'_> {
     pub(super) fn on_signals(&mut self) {
         let mut stop = false;
         for signal in self.signals.as_mut().map(SignalStream::pending).unwrap_or_default() {
-            if !matches!(signal, Signal::SIGCHLD | Signal::SIGUSR1) {
+            if !matches!(signal, Signal::SIGCHLD | Signal::SIGUSR1 | Signal::SIGUSR2) {
                 info!("received {signal}");
             }
             match signal {
@@ -51,14 +51,14 @@ impl Controller<'_> {
                 Signal::SIGHUP => self.reload.request(),
                 Signal::SIGTTIN => self.tell(Event::More),
                 Signal::SIGTTOU => self.tell(Event::Fewer),
-                Signal::SIGUSR1 => {
-                    for pid in self.supervisor.pids() {
-                        self.signal(pid, Signal::SIGUSR1);
-                    }
+                Signal::SIGUSR1 => report::figures(&self.snapshot()),
+                Signal::SIGUSR2 => {
+                    let snapshot = self.snapshot();
+                    self.dump.begin(&snapshot, Instant::now());
                 }
                 // The dead are collected on every turn.
                 Signal::SIGCHLD => {}
-                other => warn!("{other} is not supported yet"),
+                other => debug!("{other} has no meaning for the controller"),
             }
         }
         // Two different ones at the same time are one.
@@ -151,6 +151,7 @@ impl Controller<'_> {
         let of_pid = self.heirs.iter().filter(|heir| heir.pid == pid);
         let orphaned: Vec<u32> = of_pid.map(|heir| heir.slot).collect();
         orphaned.into_iter().for_each(|slot| self.find_heir(slot, pid));
+        self.count_restart(pid, ending);
         if let Some(handle) = self.handles.remove(&pid) {
             let channel = handle.channel.as_raw_fd();
             let _ = mio::event::Source::deregister(&mut SourceFd(&channel), &self.registry);
@@ -309,6 +310,7 @@ impl Controller<'_> {
     }
 
     fn report(&mut self, report: Report) {
+        self.remember(report);
         match report {
             Report::Serving(_) => {
                 self.serving = true;

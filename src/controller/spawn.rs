@@ -63,7 +63,11 @@ impl Controller<'_> {
         };
         let descriptor = channel.as_raw_fd();
         let exchanges = self.inboxes.outbox(slot).is_some();
-        let handle = WorkerHandle { slot, channel, seat, exchanges, since: Instant::now() };
+        let since = Instant::now();
+        let uptime = self.clock.uptime(since).as_millis() as u64;
+        self.statistics.seat_worker(seat, slot, pid.as_raw() as u64, uptime);
+        let (ready, fault) = (false, None);
+        let handle = WorkerHandle { slot, channel, seat, exchanges, since, ready, fault };
         self.handles.insert(pid, handle);
         let token = Token(pid.as_raw() as usize);
         let mut source = SourceFd(&descriptor);

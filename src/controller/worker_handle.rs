@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::process::channel::Channel;
+use crate::stats::Cause;
 
 /// What the controller keeps of a worker that it has forked, until it is reaped.
 #[derive(Debug)]
@@ -17,4 +18,8 @@ pub(super) struct WorkerHandle {
     pub(super) exchanges: bool,
     /// When it was forked, or taken over.
     pub(super) since: Instant,
+    /// Whether it has got ready.
+    pub(super) ready: bool,
+    /// Why it is to be replaced, if that is known before it ends.
+    pub(super) fault: Option<Cause>,
 }

@@ -54,6 +54,11 @@ impl Tick {
         Self(self.0.saturating_add(wait.0))
     }
 
+    /// The time since an earlier tick, to a tick.
+    pub fn since(self, earlier: Self) -> Duration {
+        TICK * self.0.saturating_sub(earlier.0)
+    }
+
     fn bucket(self) -> usize {
         (self.0 % SPAN) as usize
     }

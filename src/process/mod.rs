@@ -13,6 +13,7 @@ pub mod exec;
 pub mod fork;
 pub mod memory;
 pub mod notify_socket;
+pub mod output;
 pub mod pid_file;
 pub mod signals;
 pub mod sockets;

@@ -141,6 +141,25 @@ pub fn unsent(socket: &impl AsRawFd) -> u32 {
     if done == 0 { count.unsigned_abs() } else { 0 }
 }
 
+/// How many connections wait at a listening socket, and how many may (tcp(7), `TCP_INFO`).
+pub fn queue(listener: &impl AsRawFd) -> (u32, u32) {
+    // SAFETY: a structure of numbers, for which zeroes are a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `info`, and the descriptor is open.
+    let done = unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    // For a socket that listens, these two fields have another meaning than their names say.
+    if done == 0 { (info.tcpi_unacked, info.tcpi_sacked) } else { (0, 0) }
+}
+
 /// Ends a connection by RST when the socket is closed, throwing away what is unsent.
 pub fn reset_on_close(socket: &impl AsFd) {
     // Only ever zero: any other linger would block the whole loop in close(2).

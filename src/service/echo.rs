@@ -1,6 +1,6 @@
 //! The echo protocol (RFC 862): what comes in goes out.
 
-use super::Service;
+use super::{Answer, Service};
 
 /// Sends back what it gets.
 #[derive(Clone, Copy, Debug, Default)]
@@ -9,8 +9,8 @@ pub struct Echo;
 impl Service for Echo {
     type Session = ();
 
-    fn answer<'a>(&'a mut self, (): &mut (), input: &'a [u8]) -> &'a [u8] {
-        input
+    fn answer<'a>(&'a mut self, (): &mut (), input: &'a [u8]) -> Answer<'a> {
+        input.into()
     }
 }
 
@@ -21,6 +21,6 @@ mod tests {
     #[test]
     fn the_answer_is_the_input_itself() {
         let input = b"foo";
-        assert!(std::ptr::eq(Echo.answer(&mut (), input), input));
+        assert!(std::ptr::eq(Echo.answer(&mut (), input).bytes, input));
     }
 }

@@ -13,6 +13,8 @@ use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use tracing::{info, warn};
 
+use crate::stats::{AcceptError, Seat, Word};
+
 /// How long to wait for descriptors or memory before another try.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -51,7 +53,8 @@ struct Listener {
 
 /// The queues that a worker accepts from: its own slot's, and those of siblings in trouble.
 #[derive(Debug)]
-pub(super) struct Acceptor {
+pub(super) struct Acceptor<'a> {
+    seat: Seat<'a>,
     listeners: Vec<Listener>,
     next_token: usize,
     /// Whose turn it is, by its place in the list.
@@ -61,11 +64,13 @@ pub(super) struct Acceptor {
     pause_logged: bool,
 }
 
-impl Acceptor {
-    /// Accepts from nothing yet. Tokens of listeners begin at `first_token`.
-    pub(super) fn new(first_token: usize) -> Self {
+impl<'a> Acceptor<'a> {
+    /// Accepts from nothing yet. Tokens of listeners begin at `first_token`; what goes wrong is counted
+    /// at `seat`.
+    pub(super) fn new(first_token: usize, seat: Seat<'a>) -> Self {
         let listeners = Vec::new();
         Self {
+            seat,
             listeners,
             next_token: first_token,
             turn: 0,
@@ -120,6 +125,15 @@ impl Acceptor {
         closing.chain(self.retry_at()).min()
     }
 
+    /// Why nothing is accepted, as [`Word::Paused`] has it.
+    pub(super) fn paused(&self) -> u64 {
+        match self.pause {
+            None => 0,
+            Some(Pause::Full) => 1,
+            Some(Pause::Exhausted(..)) => 2,
+        }
+    }
+
     /// When to try again after the system had run out of something.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         match self.pause {
@@ -145,7 +159,7 @@ impl Acceptor {
             };
             match Verdict::on(&error) {
                 Verdict::Empty => listener.ready = false,
-                Verdict::Next => {}
+                Verdict::Next => self.seat.not_accepted(AcceptError::Aborted),
                 Verdict::Exhausted(errno) => self.exhausted(errno, now),
             }
         }
@@ -188,6 +202,7 @@ impl Acceptor {
 
     /// Notes that the system has run out of something, wherever that showed.
     pub(super) fn exhausted(&mut self, errno: Errno, now: Instant) {
+        self.seat.not_accepted(kind(errno));
         self.pause(Pause::Exhausted(errno, now + RETRY), now);
     }
 
@@ -244,12 +259,25 @@ impl Acceptor {
     }
 
     fn pause(&mut self, pause: Pause, now: Instant) {
+        self.seat.add(Word::Pauses, 1);
         if self.next_log.is_none_or(|at| at <= now) {
             self.next_log = Some(now + LOG_EVERY);
             self.pause_logged = true;
             warn!(reason = %pause, "accepting paused");
         }
         self.pause = Some(pause);
+    }
+}
+
+/// How a failure is counted.
+fn kind(errno: Errno) -> AcceptError {
+    match errno {
+        Errno::EMFILE => AcceptError::Emfile,
+        Errno::ENFILE => AcceptError::Enfile,
+        Errno::ENOBUFS => AcceptError::Enobufs,
+        Errno::ENOMEM => AcceptError::Enomem,
+        Errno::EPERM => AcceptError::Eperm,
+        _ => AcceptError::Other,
     }
 }
 

@@ -125,6 +125,8 @@ impl<S: Service> Server<'_, S> {
         if self.connections.is_empty() && self.acceptor.is_closed() {
             return Some(Stop::Drained);
         }
-        (until <= now).then(|| Stop::DeadlineReached { reset: self.connections.reset_all() })
+        (until <= now).then(|| Stop::DeadlineReached {
+            reset: self.connections.reset_all(self.clock.tick(now)),
+        })
     }
 }

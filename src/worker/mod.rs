@@ -5,12 +5,8 @@
 //! most how many connections they have.
 
 mod acceptor;
-mod connection;
-mod connections;
 mod exchange;
 mod lifecycle;
-mod patience;
-mod remainder;
 mod server;
 
 use std::io;
@@ -33,13 +29,14 @@ use crate::process::{cpu, fork};
 use crate::service::Echo;
 
 /// Signals a worker acts on.
-const HANDLED: [Signal; 2] = [Signal::SIGTERM, Signal::SIGUSR1];
+const HANDLED: [Signal; 1] = [Signal::SIGTERM];
 
 /// Signals that are the controller's business, though they may reach the whole group.
-const IGNORED: [Signal; 8] = [
+const IGNORED: [Signal; 9] = [
     Signal::SIGINT,
     Signal::SIGQUIT,
     Signal::SIGHUP,
+    Signal::SIGUSR1,
     Signal::SIGUSR2,
     Signal::SIGTTIN,
     Signal::SIGTTOU,

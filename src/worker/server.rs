@@ -14,17 +14,17 @@ use nix::sys::signal::Signal;
 use tracing::{debug, info, warn};
 
 use super::acceptor::Acceptor;
-use super::connections::Connections;
 use super::exchange::Balancer;
 use super::lifecycle::{Phase, Stop};
 use crate::assignment::{Assignment, Exchange};
+use crate::connections::Connections;
 use crate::event_loop::Handler;
 use crate::event_loop::timers::{Clock, Tick};
 use crate::logging;
 use crate::process::channel::{Message, Received};
 use crate::process::signals::SignalStream;
 use crate::service::Service;
-use crate::stats::{Seat, Word};
+use crate::stats::{Seat, Stage, Word};
 
 /// Tokens of the worker itself: a generation that no connection ever has.
 const OWN: usize = (u32::MAX as usize) << 32;
@@ -48,8 +48,8 @@ pub(super) struct Server<'a, S: Service> {
     pub(super) assignment: &'a Assignment<'a>,
     pub(super) registry: Registry,
     signals: SignalStream,
-    pub(super) acceptor: Acceptor,
-    pub(super) connections: Connections<S>,
+    pub(super) acceptor: Acceptor<'a>,
+    pub(super) connections: Connections<'a, S>,
     balancer: Option<Balancer<'a>>,
     pub(super) clock: Clock,
     pub(super) phase: Phase,
@@ -76,7 +76,7 @@ impl<'a, S: Service> Server<'a, S> {
         registry.register(signals.source(), SIGNALS, Interest::READABLE)?;
         let channel = assignment.channel.as_raw_fd();
         registry.register(&mut SourceFd(&channel), CHANNEL, Interest::READABLE)?;
-        let mut acceptor = Acceptor::new(FIRST_LISTENER);
+        let mut acceptor = Acceptor::new(FIRST_LISTENER, assignment.seat);
         acceptor.add(assignment.slot, listeners, &registry)?;
         let now = Instant::now();
         // Three beats within the controller's patience, however short that is.
@@ -84,7 +84,12 @@ impl<'a, S: Service> Server<'a, S> {
         let heartbeat = worker_timeout.map_or(HEARTBEAT, |limit| HEARTBEAT.min(limit / 3));
         Ok(Self {
             acceptor,
-            connections: Connections::new(&assignment.config.connection, service),
+            connections: Connections::new(
+                &assignment.config.connection,
+                service,
+                assignment.seat,
+                None,
+            ),
             balancer: None,
             assignment,
             registry,
@@ -109,16 +114,9 @@ impl<'a, S: Service> Server<'a, S> {
         Ok(())
     }
 
-    /// Logs what it handles and has handled.
-    fn report(&self) {
-        info!("Worker is currently handling ({}) connections", self.connections.len());
-        info!("Worker has handled ({}) connections", self.accepted);
-    }
-
     fn on_signals(&mut self, now: Instant) {
         for signal in self.signals.pending() {
             match signal {
-                Signal::SIGUSR1 => self.report(),
                 // Told twice, by the controller and with the whole group, it is still one drain.
                 Signal::SIGTERM => {
                     self.drain(now, now + self.assignment.config.fleet.graceful_timeout);
@@ -273,6 +271,16 @@ impl<'a, S: Service> Server<'a, S> {
         let seat = self.assignment.seat;
         seat.set(Word::Heartbeat, self.clock.uptime(now).as_millis() as u64);
         seat.set(Word::Connections, self.connections.len() as u64);
+        seat.set(Word::Paused, self.acceptor.paused());
+        seat.set(Word::Stage, self.stage() as u64);
+    }
+
+    fn stage(&self) -> Stage {
+        match self.phase {
+            Phase::Serving => Stage::Serving,
+            Phase::Recycling(_) | Phase::Retiring(_) => Stage::Retiring,
+            Phase::Draining(_) => Stage::Draining,
+        }
     }
 }
 
@@ -308,8 +316,9 @@ impl<S: Service> Handler for Server<'_, S> {
         self.publish(now);
         if self.housekeeping <= now {
             self.housekeeping = now + HEARTBEAT;
-            logging::report_dropped();
+            self.assignment.seat.add(Word::LogDropped, logging::report_dropped());
         }
+        self.assignment.seat.turned(now.elapsed());
         self.stop(now).map_or(ControlFlow::Continue(()), ControlFlow::Break)
     }
 

@@ -8,13 +8,11 @@ use serde_json::Value;
 use super::support::log::Line;
 use super::support::{SOON, Server, Turn, ms, secs, wait_until};
 
-/// A life with something to tell: connections, USR1, an unsupported signal, the end.
+/// A life with something to tell: connections, USR1, the end.
 fn eventful_life(mut server: Server) -> Vec<String> {
     (0..5).for_each(|_| server.assert_echoes());
     server.signal(Signal::SIGUSR1);
     server.log.wait_for(SOON, "Worker has handled");
-    server.signal(Signal::SIGUSR2);
-    server.log.wait_for(SOON, "SIGUSR2 is not supported yet");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_exit(SOON), Some(0));
     server.into_output().1

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+pub use self::slot::SlotView;
 use self::slot::{Leaving, Slot, Successor};
 use super::backoff::Jitter;
 use crate::exit::Exit;
@@ -292,6 +293,11 @@ impl Supervisor {
     pub fn healthy_workers(&self) -> Vec<(u32, Pid)> {
         let pid = |slot: &u32| self.slots[*slot as usize - 1].state.pid();
         self.healthy().into_iter().filter_map(|slot| Some((slot, pid(&slot)?))).collect()
+    }
+
+    /// What every slot has, from the first.
+    pub fn views(&self, now: Instant) -> impl Iterator<Item = SlotView> {
+        self.slots.iter().map(move |slot| slot.view(now))
     }
 
     /// How many slots are wanted.

@@ -6,6 +6,18 @@ use nix::unistd::Pid;
 
 use super::{BOOT_TIMEOUT, Plan, RESCUE_AFTER, UNRESPONSIVE};
 use crate::controller::backoff::Backoff;
+use crate::stats::SlotState;
+
+/// What anybody may know of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotView {
+    /// What it has.
+    pub state: SlotState,
+    /// Its worker.
+    pub pid: Option<Pid>,
+    /// Until its next worker is forked.
+    pub backoff: Duration,
+}
 
 /// What a slot has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +87,22 @@ impl Slot {
     pub(super) fn inherit(&mut self, pid: Pid, now: Instant, outdated: bool) {
         self.state = State::Serving(pid, now, now);
         self.outdated = outdated;
+    }
+
+    /// What anybody may know of it.
+    pub(super) fn view(&self, now: Instant) -> SlotView {
+        let backoff = match self.state {
+            State::Empty(due) => due.saturating_duration_since(now),
+            _ => Duration::ZERO,
+        };
+        let state = match self.state {
+            State::Serving(..) if self.unresponsive => SlotState::Hung,
+            State::Serving(..) => SlotState::Serving,
+            State::Forking | State::Booting(..) => SlotState::Booting,
+            State::Empty(_) if !backoff.is_zero() => SlotState::Backoff,
+            State::Empty(_) | State::Abandoned => SlotState::Empty,
+        };
+        SlotView { state, pid: self.state.pid(), backoff }
     }
 
     pub(super) fn is_healthy(&self) -> bool {

@@ -105,7 +105,7 @@ pub(crate) fn descriptors_of(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").count()
 }
 
-/// What the workers say on SIGUSR1: by pid, how many connections each is handling and has handled.
+/// What is said of the workers on SIGUSR1: by pid, how many connections each is handling and has handled.
 #[track_caller]
 pub(crate) fn census(server: &Server) -> BTreeMap<i32, (usize, usize)> {
     let (workers, seen) = (server.workers(), server.log.lines().len());
@@ -113,9 +113,11 @@ pub(crate) fn census(server: &Server) -> BTreeMap<i32, (usize, usize)> {
     wait_for(SOON, "every worker says how many connections it has", || {
         let lines = server.log.lines().split_off(seen);
         let number = |slot, pid, what| {
-            let begin = format!("worker-{slot}[{pid}]: Worker {what} (");
-            let rest = lines.iter().rev().find_map(|line| line.text.split_once(&begin))?.1;
-            rest.split_once(')')?.0.parse().ok()
+            let (begin, end) =
+                (format!("Worker {what} ("), format!(" slot={slot} worker_pid={pid}"));
+            let of_worker = |line: &&Line| line.has(&begin) && line.text.ends_with(&end);
+            let line = lines.iter().rev().find(of_worker)?;
+            line.text.split_once(&begin)?.1.split_once(')')?.0.parse().ok()
         };
         let count = |(&slot, &pid): (&u32, &i32)| {
             let now = number(slot, pid, "is currently handling")?;

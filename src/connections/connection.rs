@@ -3,7 +3,6 @@
 //! The socket is registered once, edge-triggered. `readable` and `writable` say what the kernel has
 //! told us and has not yet contradicted; all work is done while what we got and what we want overlap.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 
@@ -11,43 +10,15 @@ use mio::event::Event;
 use mio::net::TcpStream;
 
 use super::patience::Patience;
+use super::record::Record;
 use super::remainder::Remainder;
 use crate::event_loop::timers::Tick;
 use crate::process::sockets::{reset_on_close, unsent};
-use crate::service::Service;
+use crate::service::{Answer, Service};
+use crate::stats::{Reason, Seat, Word};
 
 /// Receives a turn: a full buffer and the end of file behind it; more waits for the others.
 const RECEIVES_PER_TURN: usize = 2;
-
-/// Why a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// The client was done and has got everything.
-    ClientDone,
-    /// The client reset it, or its network did.
-    ClientReset,
-    /// The client sent nothing for too long.
-    Idle,
-    /// The client read nothing for too long.
-    WriteTimeout,
-    /// The worker drains.
-    Drain,
-    /// The worker drains and the time is up.
-    DrainDeadline,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ClientDone => "client done",
-            Self::ClientReset => "client reset",
-            Self::Idle => "idle",
-            Self::WriteTimeout => "write timeout",
-            Self::Drain => "drain",
-            Self::DrainDeadline => "drain deadline",
-        })
-    }
-}
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,17 +50,21 @@ pub(super) enum Next {
 pub(super) struct Turn<'a, S> {
     /// Says what to answer.
     pub service: &'a mut S,
-    /// The worker's one receive buffer.
+    /// The process's one receive buffer.
     pub buffer: &'a mut [u8],
+    /// Where bytes are counted.
+    pub seat: Seat<'a>,
     /// The time.
     pub now: Tick,
 }
 
-/// A connection of the table. 40 bytes beside the session in a release build.
+/// A connection of the table. 48 bytes beside the session in a release build.
 #[derive(Debug)]
 pub(super) struct Connection<T> {
     stream: TcpStream,
     remainder: Option<Box<Remainder>>,
+    /// What the access log will say of it, if there is one.
+    record: Option<Box<Record>>,
     session: T,
     /// Tells this connection from earlier ones with the same key.
     pub generation: u32,
@@ -97,6 +72,7 @@ pub(super) struct Connection<T> {
     pub armed: Tick,
     /// Whether it stands in the queue for a turn.
     pub queued: bool,
+    accepted: Tick,
     last_moved: Tick,
     /// Bytes in the kernel's hands when its time was last up.
     unsent: u32,
@@ -110,14 +86,21 @@ pub(super) struct Connection<T> {
 
 impl<T: Default> Connection<T> {
     /// A connection that has just been accepted.
-    pub(super) fn new(stream: TcpStream, generation: u32, now: Tick) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        generation: u32,
+        now: Tick,
+        record: Option<Box<Record>>,
+    ) -> Self {
         Self {
             stream,
             remainder: None,
+            record,
             session: T::default(),
             generation,
             armed: Tick::NEVER,
             queued: false,
+            accepted: now,
             last_moved: now,
             unsent: 0,
             state: State::Serving,
@@ -178,7 +161,7 @@ impl<T: Default> Connection<T> {
     /// Sends what is left; only if nothing is, goes on. So a client that does not read costs one
     /// buffer, and then the kernel's window stops it.
     fn step<S: Service<Session = T>>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), Reason> {
-        self.flush(turn.now)?;
+        self.flush(turn)?;
         if self.remainder.is_some() {
             return Ok(());
         }
@@ -203,25 +186,51 @@ impl<T: Default> Connection<T> {
             None => {}
             Some(0) => self.state = State::Finishing,
             Some(count) => {
-                self.last_moved = turn.now;
-                let answer = turn.service.answer(&mut self.session, &turn.buffer[..count]);
-                let sent = send(&mut self.stream, answer, &mut self.writable)?;
-                self.remainder = Remainder::keep(&answer[sent..]);
+                turn.seat.add(Word::Received, count as u64);
+                turn.seat.add(Word::Messages, 1);
+                let Answer { bytes, last } =
+                    turn.service.answer(&mut self.session, &turn.buffer[..count]);
+                if S::INPUT_IS_ACTIVITY || !bytes.is_empty() {
+                    self.last_moved = turn.now;
+                }
+                if last {
+                    self.state = State::Leaving(Reason::Answered);
+                }
+                let result = send(&mut self.stream, bytes, &mut self.writable);
+                let sent = *result.as_ref().unwrap_or(&0);
+                let unsent = &bytes[sent..];
+                self.remainder = Remainder::keep(unsent);
+                if !unsent.is_empty() {
+                    turn.seat.add(Word::Buffered, unsent.len() as u64);
+                }
+                self.note(turn.seat, count, sent);
+                result?;
             }
         }
         Ok(())
     }
 
-    fn flush(&mut self, now: Tick) -> Result<(), Reason> {
+    fn flush<S>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), Reason> {
         let Some(remainder) = &mut self.remainder else { return Ok(()) };
         let sent = send(&mut self.stream, remainder.unsent(), &mut self.writable)?;
         if sent > 0 {
-            self.last_moved = now;
+            self.last_moved = turn.now;
         }
         if !remainder.advance(sent) {
             self.remainder = None;
         }
+        turn.seat.subtract(Word::Buffered, sent as u64);
+        self.note(turn.seat, 0, sent);
         Ok(())
+    }
+
+    /// Counts bytes that have moved.
+    fn note(&mut self, seat: Seat<'_>, received: usize, sent: usize) {
+        seat.add(Word::Sent, sent as u64);
+        if let Some(record) = &mut self.record {
+            record.received += received as u64;
+            record.sent += sent as u64;
+        }
     }
 
     /// One receive: the count, 0 at the end of file, `None` when nothing is there.
@@ -246,12 +255,21 @@ impl<T: Default> Connection<T> {
     }
 
     /// Starts to end the connection from our side, with a last `message` if there is one.
-    pub(super) fn leave(&mut self, reason: Reason, message: &[u8]) {
+    pub(super) fn leave(&mut self, reason: Reason, message: &[u8], seat: Seat<'_>) {
         self.state = State::Leaving(reason);
         if self.remainder.is_none() {
             self.remainder = Remainder::keep(message);
             self.writable = true;
+            seat.add(Word::Injected, message.len() as u64);
+            seat.add(Word::Buffered, message.len() as u64);
         }
+    }
+
+    /// Counts its end, and returns what the access log will say of it.
+    pub(super) fn end(&mut self, reason: Reason, now: Tick, seat: Seat<'_>) -> Option<Box<Record>> {
+        let unsent = self.remainder.take().map_or(0, |remainder| remainder.unsent().len());
+        seat.closed(reason, now.since(self.accepted), unsent as u64);
+        self.record.take()
     }
 
     /// Makes the coming close a reset: what is unsent is thrown away. A connection that has only to

@@ -1,7 +1,13 @@
-//! The table of a worker's connections, with their timers and the queue of those that have work.
+//! The connections of a process, served by a [`Service`]: a table of them, their timers, and the queue
+//! of those that have work. Workers echo with it; the admin process answers HTTP with it.
 //!
 //! Events only mark a connection and put it into the queue; [`Connections::work`] gives each one in
 //! the queue a turn. So a turn of the loop is bounded by what is open, however fast anybody sends.
+
+mod connection;
+mod patience;
+pub mod record;
+mod remainder;
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,19 +19,21 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 use tracing::debug;
 
-use super::connection::{Connection, Next, Overdue, Reason, Turn};
-use super::patience::Patience;
+use self::connection::{Connection, Next, Overdue, Turn};
+use self::patience::Patience;
+use self::record::{Record, Recorder};
 use crate::config::{ConnectionConfig, IdleClose};
 use crate::event_loop::timers::{Tick, TimerRing};
 use crate::service::Service;
+use crate::stats::{Reason, Seat};
 
 /// The lower half of a token is the table's key, the upper half the generation, so that an event for
 /// a closed connection is never taken for one of its successor.
 const KEY_BITS: u32 = 32;
 
-/// All connections of a worker, served by `S`.
+/// All connections of a process, served by `S`.
 #[derive(Debug)]
-pub(super) struct Connections<S: Service> {
+pub struct Connections<'a, S: Service> {
     table: Slab<Connection<S::Session>>,
     generation: u32,
     queue: VecDeque<Token>,
@@ -37,11 +45,18 @@ pub(super) struct Connections<S: Service> {
     draining: bool,
     idle_close: IdleClose,
     idle_message: Box<[u8]>,
+    seat: Seat<'a>,
+    recorder: Option<Box<dyn Recorder>>,
 }
 
-impl<S: Service> Connections<S> {
-    /// An empty table.
-    pub(super) fn new(config: &ConnectionConfig, service: S) -> Self {
+impl<'a, S: Service> Connections<'a, S> {
+    /// An empty table. What happens is counted at `seat`; every end is told to `recorder`.
+    pub fn new(
+        config: &ConnectionConfig,
+        service: S,
+        seat: Seat<'a>,
+        recorder: Option<Box<dyn Recorder>>,
+    ) -> Self {
         Self {
             table: Slab::new(),
             generation: 0,
@@ -54,16 +69,18 @@ impl<S: Service> Connections<S> {
             draining: false,
             idle_close: config.idle_close,
             idle_message: config.idle_message.as_deref().unwrap_or("").as_bytes().into(),
+            seat,
+            recorder,
         }
     }
 
     /// How many are open.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.table.len()
     }
 
     /// Whether none is open.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
@@ -71,20 +88,19 @@ impl<S: Service> Connections<S> {
     ///
     /// # Errors
     /// Those of epoll_ctl(2): no memory, or too many watches. The connection is closed then.
-    pub(super) fn insert(
-        &mut self,
-        registry: &Registry,
-        stream: TcpStream,
-        now: Tick,
-    ) -> io::Result<()> {
+    pub fn insert(&mut self, registry: &Registry, stream: TcpStream, now: Tick) -> io::Result<()> {
         // The highest generation is left to the tokens of the worker itself.
         self.generation = (self.generation + 1) % (u32::MAX - 1);
         let entry = self.table.vacant_entry();
         let token = Token(entry.key() | (self.generation as usize) << KEY_BITS);
-        let mut connection = Connection::new(stream, self.generation, now);
+        let record = self.recorder.as_ref().map(|_| Record::begin(&stream));
+        let mut connection = Connection::new(stream, self.generation, now, record);
         // Priority: without it an urgent byte would look like the end of what has arrived.
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        registry.register(connection.stream(), token, interest)?;
+        if let Err(error) = registry.register(connection.stream(), token, interest) {
+            connection.end(Reason::Error, now, self.seat);
+            return Err(error);
+        }
         connection.armed = self.timers.arm(connection.deadline(&self.patience), token);
         entry.insert(connection);
         debug!(connection = token.0, "connection accepted");
@@ -92,7 +108,7 @@ impl<S: Service> Connections<S> {
     }
 
     /// Notes an event.
-    pub(super) fn mark(&mut self, event: &Event) {
+    pub fn mark(&mut self, event: &Event) {
         let token = event.token();
         let Some(connection) = find(&mut self.table, token) else { return };
         connection.mark(event);
@@ -100,18 +116,18 @@ impl<S: Service> Connections<S> {
     }
 
     /// Gives every connection in the queue a turn, then fires the timers.
-    pub(super) fn work(&mut self, now: Tick) {
+    pub fn work(&mut self, now: Tick) {
         // Those that want another turn get it after the next look at what else has happened.
         for _ in 0..self.queue.len() {
             let Some(token) = self.queue.pop_front() else { return };
             let Some(connection) = find(&mut self.table, token) else { continue };
             connection.queued = false;
-            let mut turn = Turn { service: &mut self.service, buffer: &mut self.buffer, now };
+            let mut turn = turn(&mut self.service, &mut self.buffer, self.seat, now);
             match connection.drive(&mut turn) {
                 Next::Wait => {}
                 Next::Again => enqueue(&mut self.queue, connection, token),
                 Next::Close(reason) => {
-                    self.close(token, reason);
+                    self.close(token, reason, now);
                     continue;
                 }
             }
@@ -124,17 +140,17 @@ impl<S: Service> Connections<S> {
     }
 
     /// Whether somebody waits for a turn.
-    pub(super) fn has_work(&self) -> bool {
+    pub fn has_work(&self) -> bool {
         !self.queue.is_empty()
     }
 
     /// When the next timer fires.
-    pub(super) fn next_timer(&self) -> Option<Tick> {
+    pub fn next_timer(&self) -> Option<Tick> {
         self.timers.next()
     }
 
     /// From now on a connection ends as soon as nothing moves on it; within `spread`, if there is one.
-    pub(super) fn drain(&mut self, now: Tick, spread: Option<Duration>) {
+    pub fn drain(&mut self, now: Tick, spread: Option<Duration>) {
         self.draining = true;
         self.idle_close = IdleClose::Fin;
         self.idle_message = Box::default();
@@ -152,11 +168,18 @@ impl<S: Service> Connections<S> {
     }
 
     /// Closes all that are left; returns how many had to be reset.
-    pub(super) fn reset_all(&mut self) -> usize {
+    pub fn reset_all(&mut self, now: Tick) -> usize {
         let mut reset = 0;
         for mut connection in self.table.drain() {
-            debug!(generation = connection.generation, reason = %Reason::DrainDeadline, "connection closed");
+            let reason = Reason::DrainDeadline;
+            debug!(
+                generation = connection.generation,
+                reason = reason.label(),
+                "connection closed"
+            );
             reset += usize::from(connection.reset());
+            let record = connection.end(reason, now, self.seat);
+            tell(&mut self.recorder, record, reason);
         }
         reset
     }
@@ -177,11 +200,11 @@ impl<S: Service> Connections<S> {
         if connection.deadline(&self.patience) <= now {
             // Before judging, a last look: what the client has sent or taken may not have reached us,
             // if we were stopped, or the batch of events was full.
-            let mut turn = Turn { service: &mut self.service, buffer: &mut self.buffer, now };
+            let mut turn = turn(&mut self.service, &mut self.buffer, self.seat, now);
             match connection.look_again(&mut turn) {
                 Next::Wait => {}
                 Next::Again => enqueue(&mut self.queue, connection, token),
-                Next::Close(reason) => return self.close(token, reason),
+                Next::Close(reason) => return self.close(token, reason, now),
             }
         }
         let deadline = connection.deadline(&self.patience);
@@ -191,26 +214,40 @@ impl<S: Service> Connections<S> {
         }
         connection.armed = Tick::NEVER;
         match connection.overdue() {
-            Overdue::Linger(reason) => self.close(token, reason),
+            Overdue::Linger(reason) => self.close(token, reason, now),
             Overdue::Write => {
                 connection.reset();
-                self.close(token, Reason::WriteTimeout);
+                self.close(token, Reason::WriteTimeout, now);
             }
             Overdue::Idle if self.idle_close == IdleClose::Reset => {
                 connection.reset();
-                self.close(token, Reason::Idle);
+                self.close(token, Reason::Idle, now);
             }
             Overdue::Idle => {
                 let reason = if self.draining { Reason::Drain } else { Reason::Idle };
-                connection.leave(reason, &self.idle_message);
+                connection.leave(reason, &self.idle_message, self.seat);
                 enqueue(&mut self.queue, connection, token);
             }
         }
     }
 
-    fn close(&mut self, token: Token, reason: Reason) {
-        debug!(connection = token.0, %reason, "connection closed");
-        self.table.remove(token.0 & (u32::MAX as usize));
+    fn close(&mut self, token: Token, reason: Reason, now: Tick) {
+        debug!(connection = token.0, reason = reason.label(), "connection closed");
+        let mut connection = self.table.remove(token.0 & (u32::MAX as usize));
+        let record = connection.end(reason, now, self.seat);
+        // Its descriptor is free before the log asks for one.
+        drop(connection);
+        tell(&mut self.recorder, record, reason);
+    }
+}
+
+fn turn<'a, S>(service: &'a mut S, buffer: &'a mut [u8], seat: Seat<'a>, now: Tick) -> Turn<'a, S> {
+    Turn { service, buffer, now, seat }
+}
+
+fn tell(recorder: &mut Option<Box<dyn Recorder>>, record: Option<Box<Record>>, reason: Reason) {
+    if let Some((recorder, record)) = recorder.as_mut().zip(record) {
+        recorder.record(&record, reason);
     }
 }
 

@@ -1,0 +1,194 @@
+//! What the controller says in the shared statistics: the state of the daemon and of every slot, the
+//! last events, and the samples of the rates.
+
+use std::io;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::unistd::Pid;
+
+use super::Controller;
+use super::supervisor::Report;
+use crate::event_loop::timers::Clock;
+use crate::logging;
+use crate::process::fork::own_pid;
+use crate::process::sockets;
+use crate::process::wait::Ending;
+use crate::stats::events::{self, Event, Kind};
+use crate::stats::snapshot::{self, Snapshot};
+use crate::stats::{Cause, FleetWord, Phase, SlotWord, Statistics, Word};
+
+/// From sample to sample.
+const SAMPLE: Duration = Duration::from_secs(1);
+
+/// What is remembered from turn to turn.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    next_sample: Option<Instant>,
+    /// Which slots' workers had paused accepting, and why.
+    paused: Vec<u64>,
+}
+
+impl Figures {
+    /// When the next sample is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.next_sample
+    }
+}
+
+/// The statistics of a daemon that is started.
+pub(super) fn found() -> io::Result<Statistics> {
+    let statistics = Statistics::new()?;
+    let uptime = Clock::start(Instant::now()).uptime(Instant::now());
+    let layout = statistics.layout();
+    layout.set_fleet(FleetWord::StartedAt, unix_millis());
+    layout.set_fleet(FleetWord::StartedUptime, uptime.as_millis() as u64);
+    Ok(statistics)
+}
+
+/// The time in milliseconds since 1970.
+pub(super) fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+impl Controller<'_> {
+    /// All figures now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let now = Instant::now();
+        self.publish_state(now);
+        Snapshot::take(self.statistics.layout(), self.uptime_ms(now))
+    }
+
+    /// Brings the shared figures up to date; once a second, also the costly ones.
+    pub(super) fn publish(&mut self, now: Instant) {
+        self.publish_state(now);
+        if self.figures.next_sample.is_some_and(|at| at > now) {
+            return;
+        }
+        self.figures.next_sample = Some(now + SAMPLE);
+        self.publish_queues();
+        self.notice_pauses();
+        let layout = self.statistics.layout();
+        let dropped = layout.fleet(FleetWord::LogDropped) + logging::report_dropped();
+        layout.set_fleet(FleetWord::LogDropped, dropped);
+        snapshot::sample(layout, self.uptime_ms(now));
+    }
+
+    fn uptime_ms(&self, now: Instant) -> u64 {
+        self.clock.uptime(now).as_millis() as u64
+    }
+
+    fn publish_state(&self, now: Instant) {
+        let layout = self.statistics.layout();
+        let brain = &self.supervisor;
+        let phase = if brain.is_starting() {
+            Phase::Starting
+        } else if brain.is_stopping() {
+            Phase::Draining
+        } else if brain.is_renewing() {
+            Phase::Reloading
+        } else {
+            Phase::Serving
+        };
+        layout.set_fleet(FleetWord::Phase, phase as u64);
+        layout.set_fleet(FleetWord::Pid, own_pid().as_raw() as u64);
+        layout.set_fleet(FleetWord::Wanted, u64::from(brain.wanted()));
+        layout.set_fleet(FleetWord::Healthy, brain.healthy().len() as u64);
+        layout.set_fleet(FleetWord::MinHealthy, u64::from(self.config.admin.min_healthy.get()));
+        layout.set_fleet(FleetWord::ReloadsDone, self.reload.done);
+        layout.set_fleet(FleetWord::ReloadsFailed, self.reload.failed);
+        for (slot, view) in (1..).zip(brain.views(now)) {
+            let pid = view.pid.map_or(0, |pid| pid.as_raw() as u64);
+            layout.set_slot_word(slot, SlotWord::State, view.state as u64);
+            layout.set_slot_word(slot, SlotWord::Pid, pid);
+            layout.set_slot_word(slot, SlotWord::Backoff, view.backoff.as_millis() as u64);
+        }
+    }
+
+    /// How long the queues are, at all addresses of a slot together.
+    fn publish_queues(&self) {
+        let layout = self.statistics.layout();
+        for slot in 1..=layout.fleet(FleetWord::SlotsUsed) as u32 {
+            let queues = self.listeners.of(slot).into_iter().map(|socket| sockets::queue(&socket));
+            let (length, limit) = queues.fold((0, 0), |(length, limit), (more, most)| {
+                (length + u64::from(more), limit + u64::from(most))
+            });
+            layout.set_slot_word(slot, SlotWord::QueueLength, length);
+            layout.set_slot_word(slot, SlotWord::QueueLimit, limit);
+        }
+    }
+
+    /// A worker that has reached a limit, or has room again, is an event.
+    fn notice_pauses(&mut self) {
+        let mut paused = vec![0; self.supervisor.wanted() as usize];
+        for (slot, pid) in self.supervisor.healthy_workers() {
+            let seat = self.handles.get(&pid).map(|handle| self.statistics.seat(handle.seat));
+            if let Some((entry, seat)) = paused.get_mut(slot as usize - 1).zip(seat) {
+                *entry = seat.get(Word::Paused);
+            }
+        }
+        for (slot, &why) in (1..).zip(&paused) {
+            match self.figures.paused.get(slot as usize - 1).copied().unwrap_or(0) {
+                0 if why != 0 => self.record(Kind::Paused, slot, why),
+                before if before != 0 && why == 0 => self.record(Kind::Resumed, slot, 0),
+                _ => {}
+            }
+        }
+        self.figures.paused = paused;
+    }
+
+    /// Counts a worker that has to be replaced.
+    pub(super) fn count_restart(&self, pid: Pid, ending: Ending) {
+        let Some(handle) = self.handles.get(&pid) else { return };
+        let unexpected = self.supervisor.is_in_slot(pid) && !self.supervisor.is_stopping();
+        let cause = match (handle.fault, ending) {
+            (Some(fault), _) => fault,
+            (None, _) if !unexpected => return,
+            (None, _) if !handle.ready => Cause::Boot,
+            (None, Ending::Signal(_)) => Cause::Signal,
+            (None, Ending::Code(_)) => Cause::Exit,
+        };
+        self.statistics.layout().count_restart(handle.slot, cause);
+    }
+
+    /// Keeps a report for those who look later.
+    pub(super) fn remember(&mut self, report: Report) {
+        let number = |pid: Pid| pid.as_raw() as u64;
+        let fault = match report {
+            Report::Hung(_, pid) => Some((pid, Cause::Hung)),
+            Report::NotReady(_, pid) => Some((pid, Cause::Boot)),
+            _ => None,
+        };
+        if let Some((pid, cause)) = fault {
+            self.handles.entry(pid).and_modify(|handle| handle.fault = Some(cause));
+        }
+        if let Report::Ready(_, pid) = report {
+            self.handles.entry(pid).and_modify(|handle| handle.ready = true);
+        }
+        let (kind, slot, value) = match report {
+            Report::Serving(workers) => (Kind::Serving, 0, u64::from(workers)),
+            Report::Ready(slot, pid) => (Kind::Ready, slot, number(pid)),
+            Report::Exited(slot, pid, _) => (Kind::Exited, slot, number(pid)),
+            Report::Waiting(slot, delay) => (Kind::Backoff, slot, delay.as_millis() as u64),
+            Report::Unresponsive(slot, pid) => (Kind::Unresponsive, slot, number(pid)),
+            Report::Responsive(slot, pid) => (Kind::Responsive, slot, number(pid)),
+            Report::Hung(slot, pid) => (Kind::Hung, slot, number(pid)),
+            Report::NotReady(slot, pid) => (Kind::NotReady, slot, number(pid)),
+            Report::Abandoned(slot) => (Kind::NotReady, slot, 0),
+            Report::Renewed => (Kind::Reloaded, 0, self.reload.done + 1),
+            Report::NotRenewed(slot) => (Kind::ReloadFailed, slot, self.reload.failed + 1),
+            Report::Scaled(workers) => (Kind::Scaled, 0, u64::from(workers)),
+            Report::Delaying(delay) => (Kind::Stopping, 0, delay.as_millis() as u64),
+            Report::Draining => (Kind::Draining, 0, 0),
+            Report::Killing(workers) => (Kind::Killing, 0, u64::from(workers)),
+            Report::NoneReady | Report::CannotScale(_) | Report::Stranger(..) => return,
+        };
+        self.record(kind, slot, value);
+    }
+
+    /// Remembers an event.
+    pub(super) fn record(&self, kind: Kind, slot: u32, value: u64) {
+        let event = Event { at_ms: unix_millis(), kind, slot, value };
+        events::record(self.statistics.layout(), event);
+    }
+}

@@ -1,0 +1,397 @@
+//! All figures at one moment. Every rendering is one of this.
+
+use std::hint;
+use std::sync::atomic::{Ordering, fence};
+
+use serde::{Serialize, Serializer};
+
+use super::events::{self, Event};
+use super::histogram::{DURATION_BOUNDS, Histogram, LAG_BOUNDS};
+use super::labels::{AcceptError, Cause, Phase, Reason, SlotState, Stage};
+use super::layout::{Layout, SEATS, SLOTS};
+use super::rates::{self, Counts, Rates};
+use super::seat::{Block, Seat};
+use super::words::{ACCEPT_ERRORS, BLOCK_WORDS, CLOSED, DURATION, FleetWord, LAG, SlotWord, Word};
+
+/// How often to look again when numbers move while they are read.
+const TRIES: usize = 1000;
+
+/// The whole daemon.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    /// The build.
+    pub version: &'static str,
+    /// The controller's pid.
+    pub pid: u64,
+    /// When the daemon was started, in seconds since 1970.
+    pub started_at: f64,
+    /// How long ago that is, in seconds.
+    pub uptime_seconds: f64,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Whether it serves, with enough healthy workers.
+    pub ready: bool,
+    /// How many workers there are.
+    pub workers: WorkerCounts,
+    /// Reloads.
+    pub reloads: Reloads,
+    /// Amounts a second.
+    pub rates: Rates,
+    /// The sums over all workers there ever were.
+    pub totals: Figures,
+    /// Every slot that is, or was.
+    pub slots: Vec<Slot>,
+    /// Workers that have left their slots, or will take them over.
+    pub others: Vec<Worker>,
+    /// Log lines that could not be written, in all processes.
+    pub log_lines_dropped: u64,
+    /// Former admin processes.
+    pub admin_restarts: u64,
+    /// The last events, the latest first.
+    pub events: Vec<Event>,
+}
+
+/// How many workers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct WorkerCounts {
+    /// So many are wanted.
+    pub wanted: u64,
+    /// So many accept and respond.
+    pub healthy: u64,
+    /// Fewer are too few.
+    pub min_healthy: u64,
+}
+
+/// Reloads.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Reloads {
+    /// Done.
+    pub done: u64,
+    /// Refused or given up.
+    pub failed: u64,
+}
+
+/// A slot.
+#[derive(Clone, Debug, Serialize)]
+pub struct Slot {
+    /// Its number, from 1.
+    pub slot: u32,
+    /// What it has.
+    pub state: SlotState,
+    /// Its worker.
+    pub worker: Option<Worker>,
+    /// Until its next worker is forked, in seconds.
+    pub backoff_seconds: f64,
+    /// Connections that wait to be accepted.
+    pub queue_length: u64,
+    /// How many may.
+    pub queue_limit: u64,
+    /// Workers that were replaced.
+    pub restarts: Counted<Cause>,
+    /// Amounts a second.
+    pub rates: Rates,
+    /// The sums over all workers it ever had.
+    pub figures: Figures,
+}
+
+/// A worker.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Worker {
+    /// Its slot.
+    pub slot: u32,
+    /// Its pid.
+    pub pid: u64,
+    /// Where it is in its life.
+    pub stage: Stage,
+    /// Connections open now.
+    pub connections: u64,
+    /// Connections that it has accepted.
+    pub accepted: u64,
+    /// How long ago it was forked, in seconds.
+    pub age_seconds: f64,
+    /// How long ago its loop turned, in seconds.
+    pub heartbeat_age_seconds: f64,
+    /// Whether it accepts nothing now, because it is full.
+    pub paused: bool,
+}
+
+/// What workers count.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// Connections open now.
+    pub connections_active: u64,
+    /// Connections accepted.
+    pub connections_accepted: u64,
+    /// Connections that have ended.
+    pub connections_closed: Counted<Reason>,
+    /// Receives that were answered.
+    pub messages: u64,
+    /// Bytes that were received and answered.
+    pub bytes_received: u64,
+    /// Bytes that were sent.
+    pub bytes_sent: u64,
+    /// Bytes that wait to be sent.
+    pub bytes_buffered: u64,
+    /// Bytes that will never be sent, because their connections were reset.
+    pub bytes_abandoned: u64,
+    /// Bytes sent that no client had sent (idle messages).
+    pub bytes_injected: u64,
+    /// received + injected − sent − buffered − abandoned: not 0 would mean that bytes were lost.
+    pub bytes_lost: i64,
+    /// Failures of accept(2).
+    pub accept_errors: Counted<AcceptError>,
+    /// How often accepting was paused.
+    pub accept_pauses: u64,
+    /// Workers that accept nothing now.
+    pub accept_paused: u64,
+    /// How long the turns of the event loop took.
+    pub event_loop_lag: Histogram,
+    /// How long connections lasted.
+    pub connection_duration: Histogram,
+}
+
+/// A number for each kind, as a map from labels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counted<K>(pub Vec<(K, u64)>);
+
+impl<K> Counted<K> {
+    /// The sum.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().fold(0, |sum, (_, count)| count.saturating_add(sum))
+    }
+}
+
+impl<K: Serialize> Serialize for Counted<K> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(kind, count)| (kind, count)))
+    }
+}
+
+/// The blocks that belong together, added up.
+#[derive(Clone, Copy)]
+struct Sum([u64; BLOCK_WORDS]);
+
+impl Sum {
+    fn add(&mut self, block: &Block) {
+        for (sum, word) in self.0.iter_mut().zip(block) {
+            *sum = sum.saturating_add(word.load(Ordering::Relaxed));
+        }
+    }
+
+    fn get(&self, word: Word) -> u64 {
+        self.0[word as usize]
+    }
+
+    fn counts(&self) -> Counts {
+        [Word::Accepted, Word::Messages, Word::Received, Word::Sent].map(|word| self.get(word))
+    }
+}
+
+/// What was read in one go: the sums of slots 0 and up, and the seats that are taken.
+struct Reading {
+    sums: Vec<Sum>,
+    seats: Vec<[u64; BLOCK_WORDS]>,
+}
+
+impl Reading {
+    /// Reads again while numbers move from one block to another. Should they never stop, because the
+    /// controller was killed in that moment, the last reading has to do.
+    fn take(layout: Layout<'_>) -> Self {
+        for _ in 1..TRIES {
+            let before = layout.epoch().load(Ordering::Acquire);
+            if before % 2 == 0 {
+                let reading = Self::once(layout);
+                fence(Ordering::Acquire);
+                if layout.epoch().load(Ordering::Relaxed) == before {
+                    return reading;
+                }
+            }
+            hint::spin_loop();
+        }
+        Self::once(layout)
+    }
+
+    fn once(layout: Layout<'_>) -> Self {
+        // Nothing that is read here is trusted to be an index.
+        let slots = (layout.fleet(FleetWord::SlotsUsed) as usize).min(SLOTS);
+        let used = (layout.fleet(FleetWord::SeatsUsed) as usize).min(SEATS);
+        let mut sums = vec![Sum([0; BLOCK_WORDS]); slots + 1];
+        for (slot, sum) in sums.iter_mut().enumerate() {
+            sum.0.fill(0);
+            layout.former(slot).iter().for_each(|block| sum.add(block.0));
+        }
+        let mut seats = Vec::new();
+        for seat in (0..used).filter_map(|seat| layout.seat(seat)) {
+            let slot = seat.get(Word::Slot) as usize;
+            if seat.get(Word::Pid) == 0 || slot == 0 {
+                continue;
+            }
+            if let Some(sum) = sums.get_mut(slot) {
+                sum.add(seat.0);
+                seats.push(std::array::from_fn(|index| seat.0[index].load(Ordering::Relaxed)));
+            }
+        }
+        Self { sums, seats }
+    }
+
+    fn total(&self) -> Sum {
+        let mut total = Sum([0; BLOCK_WORDS]);
+        for sum in &self.sums {
+            total
+                .0
+                .iter_mut()
+                .zip(sum.0)
+                .for_each(|(total, part)| *total = total.saturating_add(part));
+        }
+        total
+    }
+}
+
+/// Takes the samples of the rates; for the controller, once a second.
+pub fn sample(layout: Layout<'_>, at_ms: u64) {
+    let reading = Reading::take(layout);
+    rates::begin_sample(layout, at_ms);
+    rates::take_sample(layout, 0, reading.total().counts());
+    for (slot, sum) in reading.sums.iter().enumerate().skip(1) {
+        rates::take_sample(layout, slot, sum.counts());
+    }
+}
+
+impl Snapshot {
+    /// Reads all figures. `uptime_ms` is the system's uptime (`CLOCK_MONOTONIC`) now.
+    pub fn take(layout: Layout<'_>, uptime_ms: u64) -> Self {
+        let reading = Reading::take(layout);
+        let fleet = |word| layout.fleet(word);
+        let phase = Phase::numbered(fleet(FleetWord::Phase));
+        let workers = WorkerCounts {
+            wanted: fleet(FleetWord::Wanted),
+            healthy: fleet(FleetWord::Healthy),
+            min_healthy: fleet(FleetWord::MinHealthy),
+        };
+        let serves = matches!(phase, Phase::Serving | Phase::Reloading);
+        let (slots, others) = slots(layout, &reading, uptime_ms);
+        let total = reading.total();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: fleet(FleetWord::Pid),
+            started_at: seconds(fleet(FleetWord::StartedAt)),
+            uptime_seconds: age(uptime_ms, fleet(FleetWord::StartedUptime)),
+            phase,
+            ready: serves && workers.healthy >= workers.min_healthy,
+            workers,
+            reloads: Reloads {
+                done: fleet(FleetWord::ReloadsDone),
+                failed: fleet(FleetWord::ReloadsFailed),
+            },
+            rates: Rates::of(&rates::samples(layout, 0)),
+            log_lines_dropped: total.get(Word::LogDropped) + fleet(FleetWord::LogDropped),
+            admin_restarts: fleet(FleetWord::AdminRestarts),
+            totals: figures(&total),
+            slots,
+            others,
+            events: events::recent(layout),
+        }
+    }
+}
+
+fn slots(layout: Layout<'_>, reading: &Reading, uptime_ms: u64) -> (Vec<Slot>, Vec<Worker>) {
+    let mut workers: Vec<Worker> =
+        reading.seats.iter().map(|words| worker(words, uptime_ms)).collect();
+    let mut slots = Vec::new();
+    for (slot, sum) in (0_u32..).zip(&reading.sums).skip(1) {
+        let word = |word| layout.slot_word(slot, word);
+        let pid = word(SlotWord::Pid);
+        let own = workers.iter().position(|worker| worker.slot == slot && worker.pid == pid);
+        let first = SlotWord::Restarts as usize;
+        let restarts = layout.slot(slot as usize).map_or(&[][..], |words| &words[first..]);
+        let causes = Cause::ALL.iter().zip(restarts);
+        slots.push(Slot {
+            slot,
+            state: SlotState::numbered(word(SlotWord::State)),
+            worker: own.map(|index| workers.swap_remove(index)),
+            backoff_seconds: seconds(word(SlotWord::Backoff)),
+            queue_length: word(SlotWord::QueueLength),
+            queue_limit: word(SlotWord::QueueLimit),
+            restarts: Counted(
+                causes.map(|(&cause, word)| (cause, word.load(Ordering::Relaxed))).collect(),
+            ),
+            rates: Rates::of(&rates::samples(layout, slot as usize)),
+            figures: figures(sum),
+        });
+    }
+    (slots, workers)
+}
+
+fn worker(words: &[u64; BLOCK_WORDS], uptime_ms: u64) -> Worker {
+    let word = |word: Word| words[word as usize];
+    let heartbeat = word(Word::Heartbeat);
+    Worker {
+        slot: word(Word::Slot) as u32,
+        pid: word(Word::Pid),
+        stage: Stage::numbered(word(Word::Stage)),
+        connections: word(Word::Connections),
+        accepted: word(Word::Accepted),
+        age_seconds: age(uptime_ms, word(Word::Forked)),
+        heartbeat_age_seconds: if heartbeat == 0 { 0.0 } else { age(uptime_ms, heartbeat) },
+        paused: word(Word::Paused) != 0,
+    }
+}
+
+fn figures(sum: &Sum) -> Figures {
+    let family = |family: super::words::Family| &sum.0[family.first..][..family.len];
+    let get = |word| sum.get(word);
+    let owed = get(Word::Received).wrapping_add(get(Word::Injected));
+    let gone = [Word::Sent, Word::Buffered, Word::Abandoned].map(get);
+    Figures {
+        connections_active: get(Word::Connections),
+        connections_accepted: get(Word::Accepted),
+        connections_closed: counted(Reason::ALL, family(CLOSED)),
+        messages: get(Word::Messages),
+        bytes_received: get(Word::Received),
+        bytes_sent: get(Word::Sent),
+        bytes_buffered: get(Word::Buffered),
+        bytes_abandoned: get(Word::Abandoned),
+        bytes_injected: get(Word::Injected),
+        bytes_lost: gone.into_iter().fold(owed, u64::wrapping_sub) as i64,
+        accept_errors: counted(AcceptError::ALL, family(ACCEPT_ERRORS)),
+        accept_pauses: get(Word::Pauses),
+        accept_paused: get(Word::Paused),
+        event_loop_lag: Histogram::new(&LAG_BOUNDS, family(LAG), get(Word::LagSum), 1e6),
+        connection_duration: Histogram::new(
+            &DURATION_BOUNDS,
+            family(DURATION),
+            get(Word::DurationSum),
+            1e3,
+        ),
+    }
+}
+
+fn counted<K: Copy>(kinds: &[K], counts: &[u64]) -> Counted<K> {
+    Counted(kinds.iter().copied().zip(counts.iter().copied()).collect())
+}
+
+fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1000.0
+}
+
+fn age(now_ms: u64, then_ms: u64) -> f64 {
+    seconds(now_ms.saturating_sub(then_ms))
+}
+
+/// What of a block is gone with its worker, and what stays: moves the counters of `seat` to `former`
+/// and clears it. What the worker could not count any more because it was killed is put right: its
+/// connections have ended, and what they had not been sent they never will be.
+pub(super) fn settle(seat: Seat<'_>, former: Option<Seat<'_>>) {
+    let died = seat.get(Word::Accepted).saturating_sub(seat.sum(CLOSED));
+    let gone = seat.get(Word::Sent).saturating_add(seat.get(Word::Abandoned));
+    let owed = seat.get(Word::Received).saturating_add(seat.get(Word::Injected));
+    if let Some(former) = former {
+        for index in super::words::FIRST_COUNTER..BLOCK_WORDS {
+            let sum = former.0[index].load(Ordering::Relaxed);
+            let own = seat.0[index].load(Ordering::Relaxed);
+            former.0[index].store(sum.saturating_add(own), Ordering::Relaxed);
+        }
+        former.lost(died, owed.saturating_sub(gone));
+    }
+    seat.0.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+}

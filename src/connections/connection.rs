@@ -9,16 +9,29 @@ use std::net::Shutdown;
 use mio::event::Event;
 use mio::net::TcpStream;
 
+use super::Pools;
 use super::patience::Patience;
 use super::record::Record;
 use super::remainder::Remainder;
 use crate::event_loop::timers::Tick;
+use crate::process::pipe::Pipe;
 use crate::process::sockets::{reset_on_close, unsent};
 use crate::service::{Answer, Service};
 use crate::stats::{Reason, Seat, Word};
 
 /// Receives a turn: a full buffer and the end of file behind it; more waits for the others.
 const RECEIVES_PER_TURN: usize = 2;
+
+/// A receive of so many bytes is a sign of bulk, a smaller one of the opposite. The last piece of a
+/// long message is small, too: one alone changes nothing.
+const LARGE: usize = 64 * 1024;
+
+/// With so many more signs for it than against it, a connection's bytes pass through a pipe. Up to
+/// twice as many are remembered.
+const BULK: u8 = 8;
+
+/// A connection whose client has not kept up.
+const SLOW: u8 = u8::MAX;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +65,8 @@ pub(super) struct Turn<'a, S> {
     pub service: &'a mut S,
     /// The process's one receive buffer.
     pub buffer: &'a mut [u8],
+    /// Where what cannot be sent is kept.
+    pub pools: &'a mut Pools,
     /// Where bytes are counted.
     pub seat: Seat<'a>,
     /// The time.
@@ -77,6 +92,8 @@ pub(super) struct Connection<T> {
     /// Bytes in the kernel's hands when its time was last up.
     unsent: u32,
     state: State,
+    /// How much lately looks like bulk: it is from [`BULK`] on.
+    bulk: u8,
     readable: bool,
     writable: bool,
     /// Whether a short receive does not mean that the socket is empty: behind it may be the end of
@@ -104,6 +121,7 @@ impl<T: Default> Connection<T> {
             last_moved: now,
             unsent: 0,
             state: State::Serving,
+            bulk: 0,
             readable: false,
             writable: false,
             read_on: false,
@@ -182,12 +200,20 @@ impl<T: Default> Connection<T> {
     }
 
     fn serve<S: Service<Session = T>>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), Reason> {
+        // Behind an urgent byte, or the end of file, splice(2) sees less than a receive does.
+        let is_bulk = (BULK..SLOW).contains(&self.bulk);
+        if S::PASSES_THROUGH && is_bulk && self.readable && !self.read_on {
+            if let Some(pipe) = turn.pools.pipes.take() {
+                return self.pass_through(pipe, turn);
+            }
+        }
         match self.receive(turn.buffer)? {
             None => {}
             Some(0) => self.state = State::Finishing,
             Some(count) => {
                 turn.seat.add(Word::Received, count as u64);
                 turn.seat.add(Word::Messages, 1);
+                self.weigh(count);
                 let Answer { bytes, last } =
                     turn.service.answer(&mut self.session, &turn.buffer[..count]);
                 if S::INPUT_IS_ACTIVITY || !bytes.is_empty() {
@@ -199,34 +225,84 @@ impl<T: Default> Connection<T> {
                 let result = send(&mut self.stream, bytes, &mut self.writable);
                 let sent = *result.as_ref().unwrap_or(&0);
                 let unsent = &bytes[sent..];
-                self.remainder = Remainder::keep(unsent);
-                if !unsent.is_empty() {
-                    turn.seat.add(Word::Buffered, unsent.len() as u64);
-                }
-                self.note(turn.seat, count, sent);
+                self.remainder = Remainder::keep(unsent, turn.pools);
+                self.count(turn.seat, count, sent, unsent.len());
                 result?;
             }
         }
         Ok(())
     }
 
+    /// What [`Self::serve`] does for bulk, without copying it.
+    fn pass_through<S>(&mut self, mut pipe: Pipe, turn: &mut Turn<'_, S>) -> Result<(), Reason> {
+        let result = match pipe.fill(&self.stream) {
+            Ok(0) => {
+                self.state = State::Finishing;
+                Ok(())
+            }
+            Ok(count) => {
+                self.last_moved = turn.now;
+                turn.seat.add(Word::Received, count as u64);
+                turn.seat.add(Word::Messages, 1);
+                self.weigh(count);
+                let result = taken(pipe.drain(&self.stream), &mut self.writable);
+                let sent = *result.as_ref().unwrap_or(&0);
+                self.count(turn.seat, count, sent, count - sent);
+                result.map(drop)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(())
+            }
+            // No such way for this socket: back to copying, which finds out what is wrong, if anything.
+            Err(_) => {
+                self.bulk = 0;
+                Ok(())
+            }
+        };
+        if pipe.is_empty() {
+            turn.pools.pipes.give_back(pipe);
+        } else {
+            // A client that does not keep up is served by copying from now on: pages that lie in a queue
+            // count for more than their bytes against what all connections may have (tcp(7), `tcp_mem`).
+            self.bulk = SLOW;
+            self.remainder = Some(Box::new(Remainder::Piped(pipe)));
+        }
+        result
+    }
+
+    /// Takes the size of a receive as a sign.
+    fn weigh(&mut self, count: usize) {
+        self.bulk = match count {
+            _ if self.bulk == SLOW => SLOW,
+            LARGE.. => (self.bulk + 1).min(2 * BULK),
+            _ => self.bulk.saturating_sub(1),
+        };
+    }
+
     fn flush<S>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), Reason> {
         let Some(remainder) = &mut self.remainder else { return Ok(()) };
-        let sent = send(&mut self.stream, remainder.unsent(), &mut self.writable)?;
+        let length = remainder.len();
+        let is_copy = matches!(**remainder, Remainder::Copied(_));
+        let sent = taken(remainder.send(&mut self.stream), &mut self.writable)?;
+        self.writable &= sent == length || !is_copy;
         if sent > 0 {
             self.last_moved = turn.now;
         }
-        if !remainder.advance(sent) {
-            self.remainder = None;
+        if sent == length {
+            self.remainder.take().into_iter().for_each(|it| it.release(turn.pools));
         }
         turn.seat.subtract(Word::Buffered, sent as u64);
-        self.note(turn.seat, 0, sent);
+        self.count(turn.seat, 0, sent, 0);
         Ok(())
     }
 
-    /// Counts bytes that have moved.
-    fn note(&mut self, seat: Seat<'_>, received: usize, sent: usize) {
+    /// Counts bytes that have moved, and those that have to wait.
+    fn count(&mut self, seat: Seat<'_>, received: usize, sent: usize, unsent: usize) {
         seat.add(Word::Sent, sent as u64);
+        if unsent > 0 {
+            seat.add(Word::Buffered, unsent as u64);
+        }
         if let Some(record) = &mut self.record {
             record.received += received as u64;
             record.sent += sent as u64;
@@ -255,19 +331,27 @@ impl<T: Default> Connection<T> {
     }
 
     /// Starts to end the connection from our side, with a last `message` if there is one.
-    pub(super) fn leave(&mut self, reason: Reason, message: &[u8], seat: Seat<'_>) {
+    pub(super) fn leave<S>(&mut self, reason: Reason, message: &[u8], turn: &mut Turn<'_, S>) {
         self.state = State::Leaving(reason);
         if self.remainder.is_none() {
-            self.remainder = Remainder::keep(message);
+            self.remainder = Remainder::keep(message, turn.pools);
             self.writable = true;
-            seat.add(Word::Injected, message.len() as u64);
-            seat.add(Word::Buffered, message.len() as u64);
+            turn.seat.add(Word::Injected, message.len() as u64);
+            turn.seat.add(Word::Buffered, message.len() as u64);
         }
     }
 
     /// Counts its end, and returns what the access log will say of it.
-    pub(super) fn end(&mut self, reason: Reason, now: Tick, seat: Seat<'_>) -> Option<Box<Record>> {
-        let unsent = self.remainder.take().map_or(0, |remainder| remainder.unsent().len());
+    pub(super) fn end(
+        &mut self,
+        reason: Reason,
+        now: Tick,
+        seat: Seat<'_>,
+        pools: &mut Pools,
+    ) -> Option<Box<Record>> {
+        let remainder = self.remainder.take();
+        let unsent = remainder.as_ref().map_or(0, |remainder| remainder.len());
+        remainder.into_iter().for_each(|it| it.release(pools));
         seat.closed(reason, now.since(self.accepted), unsent as u64);
         self.record.take()
     }
@@ -317,20 +401,24 @@ fn send(stream: &mut TcpStream, bytes: &[u8], writable: &mut bool) -> Result<usi
     if bytes.is_empty() {
         return Ok(0);
     }
-    loop {
-        match stream.write(bytes) {
-            Ok(count) => {
-                *writable = count == bytes.len();
-                return Ok(count);
+    let sent = taken(stream.write(bytes), writable)?;
+    *writable &= sent == bytes.len();
+    Ok(sent)
+}
+
+/// What the result of sending means. That less went than was there says only of a send that there is
+/// no more room (and that an event will tell when there is): splice(2) stops short for other reasons.
+fn taken(result: io::Result<usize>, writable: &mut bool) -> Result<usize, Reason> {
+    match result {
+        Ok(count) => Ok(count),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                *writable = false;
+                Ok(0)
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => {
-                    *writable = false;
-                    return Ok(0);
-                }
-                io::ErrorKind::Interrupted => {}
-                _ => return Err(Reason::ClientReset),
-            },
-        }
+            // Nothing was sent; the next turn tries again.
+            io::ErrorKind::Interrupted => Ok(0),
+            _ => Err(Reason::ClientReset),
+        },
     }
 }

@@ -4,8 +4,10 @@
 //! Events only mark a connection and put it into the queue; [`Connections::work`] gives each one in
 //! the queue a turn. So a turn of the loop is bounded by what is open, however fast anybody sends.
 
+mod buffers;
 mod connection;
 mod patience;
+mod pipes;
 pub mod record;
 mod remainder;
 
@@ -19,17 +21,49 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 use tracing::debug;
 
+use self::buffers::Buffers;
 use self::connection::{Connection, Next, Overdue, Turn};
 use self::patience::Patience;
+use self::pipes::Pipes;
 use self::record::{Record, Recorder};
-use crate::config::{ConnectionConfig, IdleClose};
+use crate::config::{ConnectionConfig, IdleClose, Splice};
 use crate::event_loop::timers::{Tick, TimerRing};
+use crate::process::memory;
 use crate::service::Service;
-use crate::stats::{Reason, Seat};
+use crate::stats::{Reason, Seat, Word};
 
 /// The lower half of a token is the table's key, the upper half the generation, so that an event for
 /// a closed connection is never taken for one of its successor.
 const KEY_BITS: u32 = 32;
+
+/// When fewer bytes have waited, the allocator's leftovers are not worth looking for.
+const WORTH_TRIMMING: u64 = 8 * 1024 * 1024;
+
+/// What a connection's turn works with: everything but the table, which it is borrowed from.
+macro_rules! turn {
+    ($self:ident, $now:expr) => {
+        Turn {
+            service: &mut $self.service,
+            buffer: &mut $self.buffer,
+            pools: &mut $self.pools,
+            seat: $self.seat,
+            now: $now,
+        }
+    };
+}
+
+/// Where connections keep what they cannot send yet.
+#[derive(Debug)]
+struct Pools {
+    buffers: Buffers,
+    pipes: Pipes,
+}
+
+impl Pools {
+    fn new(splice: bool) -> Self {
+        Self { buffers: Buffers::default(), pipes: Pipes::new(splice) }
+    }
+}
 
 /// All connections of a process, served by `S`.
 #[derive(Debug)]
@@ -41,6 +75,9 @@ pub struct Connections<'a, S: Service> {
     due: Vec<(Tick, Token)>,
     service: S,
     buffer: Box<[u8]>,
+    pools: Pools,
+    /// The most bytes that have waited lately.
+    most_buffered: u64,
     patience: Patience,
     draining: bool,
     idle_close: IdleClose,
@@ -65,6 +102,8 @@ impl<'a, S: Service> Connections<'a, S> {
             due: Vec::new(),
             service,
             buffer: vec![0; config.buffer_size].into(),
+            pools: Pools::new(config.splice == Splice::Auto),
+            most_buffered: 0,
             patience: Patience::new(config),
             draining: false,
             idle_close: config.idle_close,
@@ -98,7 +137,7 @@ impl<'a, S: Service> Connections<'a, S> {
         // Priority: without it an urgent byte would look like the end of what has arrived.
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         if let Err(error) = registry.register(connection.stream(), token, interest) {
-            connection.end(Reason::Error, now, self.seat);
+            connection.end(Reason::Error, now, self.seat, &mut self.pools);
             return Err(error);
         }
         connection.armed = self.timers.arm(connection.deadline(&self.patience), token);
@@ -122,7 +161,7 @@ impl<'a, S: Service> Connections<'a, S> {
             let Some(token) = self.queue.pop_front() else { return };
             let Some(connection) = find(&mut self.table, token) else { continue };
             connection.queued = false;
-            let mut turn = turn(&mut self.service, &mut self.buffer, self.seat, now);
+            let mut turn = turn!(self, now);
             match connection.drive(&mut turn) {
                 Next::Wait => {}
                 Next::Again => enqueue(&mut self.queue, connection, token),
@@ -167,6 +206,21 @@ impl<'a, S: Service> Connections<'a, S> {
         }
     }
 
+    /// Once a second: gives back to the system what a burst has left behind.
+    pub fn tidy(&mut self) {
+        self.pools.buffers.shrink();
+        self.pools.pipes.shrink();
+        if self.table.len() < self.table.capacity() / 4 {
+            self.table.shrink_to_fit();
+        }
+        let buffered = self.seat.get(Word::Buffered);
+        if self.most_buffered > WORTH_TRIMMING && buffered < self.most_buffered / 2 {
+            memory::trim();
+            self.most_buffered = 0;
+        }
+        self.most_buffered = self.most_buffered.max(buffered);
+    }
+
     /// Closes all that are left; returns how many had to be reset.
     pub fn reset_all(&mut self, now: Tick) -> usize {
         let mut reset = 0;
@@ -178,7 +232,7 @@ impl<'a, S: Service> Connections<'a, S> {
                 "connection closed"
             );
             reset += usize::from(connection.reset());
-            let record = connection.end(reason, now, self.seat);
+            let record = connection.end(reason, now, self.seat, &mut self.pools);
             tell(&mut self.recorder, record, reason);
         }
         reset
@@ -200,7 +254,7 @@ impl<'a, S: Service> Connections<'a, S> {
         if connection.deadline(&self.patience) <= now {
             // Before judging, a last look: what the client has sent or taken may not have reached us,
             // if we were stopped, or the batch of events was full.
-            let mut turn = turn(&mut self.service, &mut self.buffer, self.seat, now);
+            let mut turn = turn!(self, now);
             match connection.look_again(&mut turn) {
                 Next::Wait => {}
                 Next::Again => enqueue(&mut self.queue, connection, token),
@@ -225,7 +279,8 @@ impl<'a, S: Service> Connections<'a, S> {
             }
             Overdue::Idle => {
                 let reason = if self.draining { Reason::Drain } else { Reason::Idle };
-                connection.leave(reason, &self.idle_message, self.seat);
+                let mut turn = turn!(self, now);
+                connection.leave(reason, &self.idle_message, &mut turn);
                 enqueue(&mut self.queue, connection, token);
             }
         }
@@ -234,15 +289,11 @@ impl<'a, S: Service> Connections<'a, S> {
     fn close(&mut self, token: Token, reason: Reason, now: Tick) {
         debug!(connection = token.0, reason = reason.label(), "connection closed");
         let mut connection = self.table.remove(token.0 & (u32::MAX as usize));
-        let record = connection.end(reason, now, self.seat);
+        let record = connection.end(reason, now, self.seat, &mut self.pools);
         // Its descriptor is free before the log asks for one.
         drop(connection);
         tell(&mut self.recorder, record, reason);
     }
-}
-
-fn turn<'a, S>(service: &'a mut S, buffer: &'a mut [u8], seat: Seat<'a>, now: Tick) -> Turn<'a, S> {
-    Turn { service, buffer, now, seat }
 }
 
 fn tell(recorder: &mut Option<Box<dyn Recorder>>, record: Option<Box<Record>>, reason: Reason) {

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod notify_socket;
 pub mod output;
 pub mod pid_file;
+pub mod pipe;
 pub mod signals;
 pub mod sockets;
 pub mod stderr;

@@ -9,6 +9,8 @@ pub struct Echo;
 impl Service for Echo {
     type Session = ();
 
+    const PASSES_THROUGH: bool = true;
+
     fn answer<'a>(&'a mut self, (): &mut (), input: &'a [u8]) -> Answer<'a> {
         input.into()
     }

@@ -11,6 +11,9 @@ pub trait Service {
     /// What the service keeps for each connection; `()` if nothing.
     type Session: Default + std::fmt::Debug;
 
+    /// Whether every answer is the input itself: then bytes need not be looked at on their way.
+    const PASSES_THROUGH: bool = false;
+
     /// Whether a client that sends is not idle, even where it gets no answer.
     const INPUT_IS_ACTIVITY: bool = true;
 

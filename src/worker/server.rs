@@ -316,6 +316,7 @@ impl<S: Service> Handler for Server<'_, S> {
         self.publish(now);
         if self.housekeeping <= now {
             self.housekeeping = now + HEARTBEAT;
+            self.connections.tidy();
             self.assignment.seat.add(Word::LogDropped, logging::report_dropped());
         }
         self.assignment.seat.turned(now.elapsed());

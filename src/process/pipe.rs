@@ -1,0 +1,96 @@
+//! A pipe through which bytes go from a socket to a socket without being copied (splice(2)).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::unistd::pipe2;
+
+/// A pipe and how much is in it.
+#[derive(Debug)]
+pub struct Pipe {
+    read: File,
+    write: OwnedFd,
+    capacity: usize,
+    filled: usize,
+}
+
+impl Pipe {
+    /// An empty pipe that takes at least `capacity` bytes.
+    ///
+    /// # Errors
+    /// No descriptors; `EPERM` when the user may have no more memory in pipes (pipe(7)).
+    pub fn new(capacity: usize) -> io::Result<Self> {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let size = i32::try_from(capacity).unwrap_or(i32::MAX);
+        let got = fcntl(&write, FcntlArg::F_SETPIPE_SZ(size))?;
+        Ok(Self { read: read.into(), write, capacity: got.unsigned_abs() as usize, filled: 0 })
+    }
+
+    /// How many bytes are in it.
+    pub fn len(&self) -> usize {
+        self.filled
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// Moves what has arrived at a socket into the pipe: how much, 0 at the end of file.
+    ///
+    /// # Errors
+    /// `EAGAIN` when nothing has arrived; otherwise those of splice(2) and of the socket.
+    pub fn fill(&mut self, socket: &impl AsFd) -> io::Result<usize> {
+        let count = move_bytes(socket, &self.write, self.capacity)?;
+        self.filled += count;
+        Ok(count)
+    }
+
+    /// Moves what is in the pipe to a socket: how much it took.
+    ///
+    /// # Errors
+    /// `EAGAIN` when it takes nothing; otherwise those of splice(2) and of the socket.
+    pub fn drain(&mut self, socket: &impl AsFd) -> io::Result<usize> {
+        let count = move_bytes(&self.read, socket, self.filled)?;
+        self.filled = self.filled.saturating_sub(count);
+        Ok(count)
+    }
+}
+
+fn move_bytes(from: &impl AsFd, to: &impl AsFd, most: usize) -> io::Result<usize> {
+    let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+    loop {
+        match splice(from, None, to, None, most, flags) {
+            Err(Errno::EINTR) => {}
+            other => return other.map_err(io::Error::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn bytes_go_through_whole_and_in_order() {
+        let (mut client, server) = UnixStream::pair().expect("sockets");
+        server.set_nonblocking(true).expect("non-blocking");
+        let mut pipe = Pipe::new(65536).expect("a pipe");
+        assert_eq!(pipe.fill(&server).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        client.write_all(b"hello").expect("write");
+        assert_eq!(pipe.fill(&server).expect("fill"), 5);
+        assert_eq!(pipe.len(), 5);
+        assert_eq!(pipe.drain(&server).expect("drain"), 5);
+        assert!(pipe.is_empty());
+        let mut back = [0; 5];
+        client.read_exact(&mut back).expect("read");
+        assert_eq!(&back, b"hello");
+        client.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        assert_eq!(pipe.fill(&server).expect("end of file"), 0);
+    }
+}

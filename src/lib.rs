@@ -5,6 +5,7 @@
 //! | [`cli`] | what was typed |
 //! | [`config`] | what it means |
 //! | [`client`] | `check` and `bench`: the other end of the connection |
+//! | [`doctor`] | `doctor`: whether this machine suits the daemon |
 //! | [`controller`] | forks, supervises, replaces |
 //! | [`worker`] | accepts and serves |
 //! | [`assignment`] | what the one gives the other |
@@ -15,8 +16,9 @@
 //! | [`logging`], [`exit`] | how it speaks and how it ends |
 //! | [`process`] | everything Unix, and every `unsafe` |
 //!
-//! Arrows point one way: `main` → `controller`, `worker`, `client` → `connections` →
-//! `event_loop`, `service`, `stats` → `process`, `config`. The controller never imports the worker, nor the other way round.
+//! Arrows point one way: `main` → `controller`, `worker`, `client` → `connections` → `event_loop`,
+//! `service`, `stats` → `process`, `config`. The controller never imports the worker, nor the other
+//! way round. The doctor asks the controller what it needs.
 #![deny(unsafe_code)]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -28,6 +30,7 @@ pub mod client;
 pub mod config;
 pub mod connections;
 pub mod controller;
+pub mod doctor;
 pub mod event_loop;
 pub mod exit;
 pub mod logging;

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use tcp_echo::cli::{Cli, EarlyExit};
+use tcp_echo::cli::{Cli, EarlyExit, SideCommand};
 use tcp_echo::config::{Config, ConfigError, print};
 use tcp_echo::controller::handover::{self, Handover};
 use tcp_echo::controller::{self, Boot};
@@ -12,16 +12,18 @@ use tcp_echo::exit::Exit;
 use tcp_echo::process::daemon::{self, Launch};
 use tcp_echo::process::exec::Invocation;
 use tcp_echo::process::title::TitleArea;
-use tcp_echo::{client, logging, worker};
+use tcp_echo::{client, doctor, logging, worker};
 
 fn main() -> ExitCode {
-    let cli = match Cli::from_process() {
+    let mut cli = match Cli::from_process() {
         Ok(cli) => cli,
         Err(EarlyExit::Text(text)) => return say(&text),
         Err(EarlyExit::Usage(line)) => return refuse(line, Exit::Usage),
     };
-    if let Some(command) = cli.client {
-        return client::run(command).into();
+    match cli.command.take() {
+        Some(SideCommand::Client(command)) => return client::run(command).into(),
+        Some(SideCommand::Doctor(arguments)) => return examine(&cli, arguments.json),
+        None => {}
     }
     if cli.print_config {
         return print::effective(&cli).map_or_else(|e| refuse(e, Exit::Usage), |text| say(&text));
@@ -35,6 +37,12 @@ fn main() -> ExitCode {
         Ok(None) => config.map_or_else(|e| refuse(e, Exit::Usage), |config| start(config).into()),
         Ok(Some(note)) => go_on(config, note, &cli).into(),
     }
+}
+
+/// `doctor`, for the daemon that these settings would make.
+fn examine(cli: &Cli, json: bool) -> ExitCode {
+    Config::load(cli)
+        .map_or_else(|e| refuse(e, Exit::Usage), |config| doctor::run(&config, json).into())
 }
 
 fn start(config: Config) -> Exit {

@@ -1,10 +1,11 @@
 //! What was typed: the command line, and the environment in its place. The only clap of the project.
 //!
-//! Nothing is decided here; [`crate::config`] says what the settings mean, [`crate::client`] what
-//! its commands do. A variable of the environment is read as if its option had been typed, so both
+//! Nothing is decided here; [`crate::config`] says what the settings mean, [`crate::client`] and
+//! [`crate::doctor`] what their commands do. A variable of the environment is read as if its option had been typed, so both
 //! share names, types and messages.
 
 mod client;
+mod doctor;
 mod message;
 mod settings;
 #[cfg(test)]
@@ -14,9 +15,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::client::{BenchArguments, CheckArguments, ClientCommand};
+pub use self::doctor::DoctorArguments;
 use self::message::{first_paragraph, in_variable, not_utf8};
 pub use self::settings::Settings;
 use crate::config::choice::Fault;
@@ -65,9 +67,21 @@ pub struct Cli {
     #[arg(long = "fault", value_name = "SPEC", hide = true)]
     pub faults: Vec<Fault>,
 
-    /// A command of the client; nothing else is set then
+    /// What to do instead of being the daemon; of the above only what the doctor is to judge is set
     #[command(subcommand)]
-    pub client: Option<ClientCommand>,
+    pub command: Option<SideCommand>,
+}
+
+/// The commands beside the daemon.
+#[derive(Subcommand, Clone, Debug, PartialEq)]
+pub enum SideCommand {
+    /// One of the client, for which nothing else is set.
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Tell whether this machine suits the daemon
+    #[command(after_help = doctor::HELP, args_override_self = true,
+              override_usage = doctor::USAGE)]
+    Doctor(Box<DoctorArguments>),
 }
 
 /// Why there is nothing to run.
@@ -107,10 +121,17 @@ impl Cli {
             };
             EarlyExit::Usage(format!("{text} (see {}--help)", command_of(&arguments)))
         })?;
-        if let Some(command) = &mut cli.client {
-            let port = variable("TCP_ECHO_PORT").and_then(|port| port.to_str()?.parse().ok());
-            command.default_target(port.filter(|port| *port != 0));
-            return Ok(cli);
+        match &mut cli.command {
+            None => {}
+            Some(SideCommand::Client(command)) => {
+                let port = variable("TCP_ECHO_PORT").and_then(|port| port.to_str()?.parse().ok());
+                command.default_target(port.filter(|port| *port != 0));
+                return Ok(cli);
+            }
+            // What stands behind `doctor` is the daemon's, and so are the layers below it.
+            Some(SideCommand::Doctor(arguments)) => {
+                (cli.settings, cli.config) = arguments.take_settings();
+            }
         }
 
         let mut names = Settings::keys();
@@ -139,23 +160,37 @@ impl Cli {
 /// The command with what the attributes above cannot say once for all options.
 fn command() -> Command {
     let defaults = crate::config::defaults().to_table();
-    Cli::command().mut_args(|arg| {
-        let value_name = arg.get_value_names().and_then(<[_]>::first).map(|name| name.as_str());
-        let arg = if value_name == Some("BOOL") {
-            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
-        } else {
-            arg
-        };
-        let default = arg.get_long().and_then(|long| defaults.get(long)).map(plain);
-        match (arg.get_help().map(ToString::to_string), default) {
-            (Some(help), Some(default)) => arg.help(format!("{help} [default: {default}]")),
-            _ => arg,
-        }
-    })
+    let settings = Settings::keys();
+    let is_setting =
+        |arg: &Arg| arg.get_long().is_some_and(|long| settings.iter().any(|key| key == long));
+    Cli::command()
+        .mut_args(|arg| {
+            let arg = switch_without_value(arg);
+            let default = arg.get_long().and_then(|long| defaults.get(long)).map(plain);
+            match (arg.get_help().map(ToString::to_string), default) {
+                (Some(help), Some(default)) => arg.help(format!("{help} [default: {default}]")),
+                _ => arg,
+            }
+        })
+        .mut_subcommand(doctor::NAME, |command| {
+            // They are explained where the daemon's are.
+            command.mut_args(|arg| match is_setting(&arg) {
+                true => switch_without_value(arg).hide(true),
+                false => arg,
+            })
+        })
 }
 
-/// Behind an option of the daemon clap takes any word for a command of the client. What to say when
-/// it is none.
+/// Lets a switch be named without a value.
+fn switch_without_value(arg: Arg) -> Arg {
+    let value_name = arg.get_value_names().and_then(<[_]>::first).map(|name| name.as_str());
+    match value_name {
+        Some("BOOL") => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => arg,
+    }
+}
+
+/// Behind an option of the daemon clap takes any word for a command. What to say when it is none.
 fn stray_word(error: &clap::Error) -> Option<String> {
     match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
         (ErrorKind::ArgumentConflict, Some(ContextValue::String(word))) if !is_command(word) => {

@@ -1,4 +1,4 @@
-//! Tests of the client's part of the command line; those of the daemon's are in [`crate::config`].
+//! Tests of the commands' part of the command line; those of the daemon's are in [`crate::config`].
 
 use super::*;
 
@@ -8,7 +8,10 @@ fn parse(line: &str, port: Option<&str>) -> Result<Cli, EarlyExit> {
 }
 
 fn client(line: &str) -> ClientCommand {
-    parse(line, None).expect(line).client.expect(line)
+    match parse(line, None).expect(line).command {
+        Some(SideCommand::Client(command)) => command,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn bench(line: &str) -> BenchArguments {
@@ -19,15 +22,12 @@ fn bench(line: &str) -> BenchArguments {
 }
 
 fn target(line: &str, port: Option<&str>) -> String {
-    match parse(line, port).expect(line).client {
-        Some(ClientCommand::Check(CheckArguments { target: Some(target), .. })) => {
-            target.to_string()
-        }
-        Some(ClientCommand::Bench(BenchArguments { target: Some(target), .. })) => {
-            target.to_string()
-        }
+    let target = match parse(line, port).expect(line).command {
+        Some(SideCommand::Client(ClientCommand::Check(arguments))) => arguments.target,
+        Some(SideCommand::Client(ClientCommand::Bench(arguments))) => arguments.target,
         other => panic!("{other:?}"),
-    }
+    };
+    target.expect(line).to_string()
 }
 
 fn error(line: &str) -> String {
@@ -39,7 +39,7 @@ fn error(line: &str) -> String {
 
 #[test]
 fn without_a_command_it_is_the_daemon() {
-    assert_eq!(parse("--port 1", None).expect("valid").client, None);
+    assert_eq!(parse("--port 1", None).expect("valid").command, None);
     assert_eq!(
         error("--port 1 check"),
         "the subcommand 'check' cannot be used with '--port <N>' (see --help)"
@@ -68,6 +68,22 @@ fn the_daemons_environment_is_not_the_clients() {
     let words = vec![OsString::from("check")];
     let cli = Cli::parse_from(words, |_| Some("?".into())).expect("nothing is read from there");
     assert_eq!(cli.environment, Settings::default());
+}
+
+#[test]
+fn the_doctor_judges_what_the_daemon_would_be_told() {
+    let line = "--port 7 --workers 2 --listen ::1 --listen 127.0.0.1 --daemon --enable-nodelay=no";
+    let daemon = parse(line, Some("9")).expect(line);
+    let doctor = parse(&format!("doctor {line} --config c.toml --json"), Some("9")).expect(line);
+    assert_eq!(doctor.settings, daemon.settings);
+    assert_eq!(doctor.environment, daemon.environment);
+    assert_eq!(doctor.environment.port.map(|port| port.get()), Some(9));
+    assert_eq!(doctor.config, Some("c.toml".into()));
+    assert!(matches!(doctor.command, Some(SideCommand::Doctor(arguments)) if arguments.json));
+    let plain = parse("doctor --port 1 --port 2", None).expect("the last one counts");
+    assert_eq!(plain.settings.port.map(|port| port.get()), Some(2));
+    assert!(matches!(parse("doctor", Some("x")), Err(EarlyExit::Usage(text))
+        if text.contains("'TCP_ECHO_PORT'")));
 }
 
 #[test]
@@ -109,6 +125,11 @@ fn an_error_is_one_line_that_names_the_option() {
         ("bench --connect-rate soon", &["--connect-rate", "not a rate"]),
         ("bench --source-ip here", &["--source-ip", "here"]),
         ("bench --threads -1", &["--threads", "-1"]),
+        ("doctor --workers -1", &["--workers", "-1", "(see tcp-echo doctor --help)"]),
+        ("doctor --wokers 1", &["--wokers", "--workers"]),
+        ("doctor --check-config", &["--check-config"]),
+        ("doctor stray", &["stray"]),
+        ("--port 1 doctor", &["'doctor'", "'--port <N>'"]),
     ] {
         let text = error(line);
         assert!(!text.contains('\n'), "{text}");
@@ -121,9 +142,10 @@ fn an_error_is_one_line_that_names_the_option() {
 #[test]
 fn the_help_texts_fit_and_name_everything() {
     for (line, names) in [
-        ("--help", &["tcp-echo <COMMAND>", "check ", "bench ", "--busy-poll"][..]),
+        ("--help", &["tcp-echo <COMMAND>", "check ", "bench ", "doctor ", "--busy-poll"][..]),
         ("check --help", &["Usage: tcp-echo check", "[HOST:PORT]", "--quick", "[default: 5s]"]),
         ("bench --help", &["Usage: tcp-echo bench", "-r, --message-rate", "[default: 10s]"]),
+        ("doctor --help", &["Usage: tcp-echo doctor", "--json", "--config <FILE>", "Exit code"]),
     ] {
         let Err(EarlyExit::Text(text)) = parse(line, None) else { panic!("{line}") };
         assert!(text.lines().count() <= 80, "{} lines", text.lines().count());

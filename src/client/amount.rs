@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Bytes in units of 1024: `0 bytes`, `1000 bytes`, `64 KiB`, `1.2 MiB`.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if count == 1 {
         return "1 byte".to_owned();

@@ -10,7 +10,7 @@
 //! | `socket` | how it connects |
 //! | `amount` | bytes, times and counts for people |
 
-mod amount;
+pub(crate) mod amount;
 mod bench;
 mod check;
 mod socket;

@@ -225,7 +225,7 @@ impl Config {
 }
 
 /// A system error without the "(os error 2)" that Rust appends.
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }

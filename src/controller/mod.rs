@@ -173,6 +173,11 @@ pub fn preflight(config: &Config) -> Result<(), ControllerError> {
     report::check_descriptors(descriptors::raise_limit()?, config)
 }
 
+/// How many descriptors the controller needs for these workers and addresses.
+pub fn descriptors_needed(config: &Config) -> u64 {
+    report::descriptors_needed(config)
+}
+
 /// Everything the controller has.
 struct Controller<'a> {
     config: &'a Config,

@@ -7,7 +7,7 @@ use tracing::{debug, error, info, warn};
 
 use super::ControllerError;
 use super::supervisor::{BOOT_TIMEOUT, Report};
-use crate::config::{Config, Endpoint};
+use crate::config::{Balance, Config, Endpoint};
 use crate::stats::Snapshot;
 use crate::stats::snapshot::Worker;
 
@@ -89,12 +89,20 @@ pub(super) fn warn_of_short_queues(backlog: u32) {
 }
 
 /// A controller that runs out of descriptors in the middle of a reload would lose workers: it needs,
-/// for each slot, its sockets and the channels of two generations.
-pub(super) fn check_descriptors(limit: u64, config: &Config) -> Result<(), ControllerError> {
+/// for each slot, its sockets, the channels of two generations, and both ends of its inbox.
+pub(super) fn descriptors_needed(config: &Config) -> u64 {
     const OTHERS: u64 = 16;
-    let workers = config.fleet.workers.get();
     let addresses = config.listen.endpoints.len() as u64;
-    let needed = OTHERS + addresses + u64::from(workers) * (addresses + 2);
+    let inbox = match config.fleet.balance {
+        Balance::Hash => 0,
+        Balance::LeastConnections => 2,
+    };
+    OTHERS + addresses + u64::from(config.fleet.workers.get()) * (addresses + 2 + inbox)
+}
+
+pub(super) fn check_descriptors(limit: u64, config: &Config) -> Result<(), ControllerError> {
+    let workers = config.fleet.workers.get();
+    let needed = descriptors_needed(config);
     debug!(limit, needed, "descriptors");
     if needed > limit {
         return Err(ControllerError::Descriptors { workers, needed, limit });

@@ -11,15 +11,20 @@ use nix::unistd::Pid;
 /// # Errors
 /// Those of sched_setaffinity(2): `EINVAL` when a cpuset took the CPU away in the meantime.
 pub fn pin(slot: u32) -> io::Result<usize> {
-    let this = Pid::from_raw(0);
-    let allowed = sched_getaffinity(this)?;
-    let cpus: Vec<usize> =
-        (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect();
-    let cpu = pick(&cpus, slot).ok_or(io::ErrorKind::NotFound)?;
+    let cpu = pick(&allowed()?, slot).ok_or(io::ErrorKind::NotFound)?;
     let mut wanted = CpuSet::new();
     wanted.set(cpu)?;
-    sched_setaffinity(this, &wanted)?;
+    sched_setaffinity(Pid::from_raw(0), &wanted)?;
     Ok(cpu)
+}
+
+/// The numbers of the CPUs that this process may use; a quota of time does not count.
+///
+/// # Errors
+/// Those of sched_getaffinity(2): `EINVAL` on a machine with more than 1024 CPUs.
+pub fn allowed() -> io::Result<Vec<usize>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect())
 }
 
 fn pick(cpus: &[usize], slot: u32) -> Option<usize> {

@@ -5,12 +5,30 @@ use std::os::fd::RawFd;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+/// How many descriptors a process may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// What holds now.
+    pub soft: u64,
+    /// What a process may raise it to.
+    pub hard: u64,
+}
+
+/// This process's limits of open descriptors.
+///
+/// # Errors
+/// None in practice.
+pub fn limits() -> io::Result<Limits> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(Limits { soft, hard })
+}
+
 /// Raises the soft limit of open descriptors to the hard one and returns it.
 ///
 /// # Errors
 /// None in practice: raising up to the hard limit needs no privilege.
 pub fn raise_limit() -> io::Result<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let Limits { soft, hard } = limits()?;
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }

@@ -93,6 +93,11 @@ pub fn address_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
+/// Whether there can be IPv6 sockets. With the protocol there may still be no address.
+pub fn has_ipv6() -> bool {
+    Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).is_ok()
+}
+
 /// Opens a socket in the `SO_REUSEPORT` group of a claimed address, bound and ready to [`listen`].
 ///
 /// # Errors

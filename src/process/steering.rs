@@ -17,14 +17,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use libc::{
     BPF_A, BPF_ABS, BPF_ADD, BPF_ALU, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_MOD, BPF_RET, BPF_W,
     SKF_AD_OFF, SKF_AD_RANDOM, c_int, sock_filter,
 };
 use nix::errno::Errno;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// The most members [`steer`] takes: their program fits into what the kernel grants a socket even
 /// where `net.core.optmem_max` is 20 KiB, and each of them may stand alone.
@@ -133,6 +134,20 @@ pub fn unsteer(group: BorrowedFd<'_>) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         done => done,
     }
+}
+
+/// Whether steering works here: tries it on a group of its own, which nobody is told of.
+///
+/// # Errors
+/// Those of [`steer`], and those of listening at all.
+pub fn try_out() -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    // In a new network namespace even the loopback has no address yet.
+    let _ = socket.set_freebind_v4(true);
+    socket.set_reuse_port(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.listen(1)?;
+    steer(socket.as_fd(), &[0])
 }
 
 #[cfg(test)]

@@ -162,6 +162,11 @@ fn connections_go_where_they_are_steered() {
 }
 
 #[test]
+fn it_can_be_tried_out_by_itself() {
+    try_out().expect("this kernel has it");
+}
+
+#[test]
 fn the_last_member_moves_into_the_place_of_one_that_is_closed() {
     let (address, [a, b, c]) = group();
     let copy_of_a = a.try_clone().expect("duplicate");

@@ -16,6 +16,7 @@ mod client_check;
 mod client_servers;
 mod commotion;
 mod crowd;
+mod doctor;
 mod drain;
 mod echo;
 mod elsewhere;

@@ -98,9 +98,11 @@ fn a_privileged_port_without_the_right_is_named() {
 }
 
 /// A copy of the program where everybody may run it, started as nobody.
-fn unprivileged(launch: Launch, directory: &std::path::Path) -> Launch {
+pub(super) fn unprivileged(launch: Launch, directory: &std::path::Path) -> Launch {
     let copy = directory.join("tcp-echo");
-    fs::copy(binary(), &copy).unwrap();
+    // By another process: one that another test forks meanwhile would keep our descriptor open, and
+    // a file that somebody may write cannot be executed.
+    assert!(Command::new("cp").arg(binary()).arg(&copy).status().unwrap().success());
     for path in [directory, &copy] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }

@@ -170,13 +170,13 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
-    use crate::cli::{Cli, ClientCommand};
+    use crate::cli::{Cli, ClientCommand, SideCommand};
 
     fn plan(options: &str) -> Result<Plan, PlanError> {
         let line = format!("bench {options}");
         let words = line.split_whitespace().map(OsString::from).collect();
-        match Cli::parse_from(words, |_| None).expect(options).client {
-            Some(ClientCommand::Bench(arguments)) => Plan::new(&arguments),
+        match Cli::parse_from(words, |_| None).expect(options).command {
+            Some(SideCommand::Client(ClientCommand::Bench(arguments))) => Plan::new(&arguments),
             other => panic!("{other:?}"),
         }
     }

@@ -163,12 +163,14 @@ mod tests {
 
     use super::super::tally::Trouble;
     use super::*;
-    use crate::cli::{Cli, ClientCommand};
+    use crate::cli::{Cli, ClientCommand, SideCommand};
 
     fn plan(options: &str) -> Plan {
         let words = format!("bench {options}").split_whitespace().map(OsString::from).collect();
-        match Cli::parse_from(words, |_| None).expect(options).client {
-            Some(ClientCommand::Bench(arguments)) => Plan::new(&arguments).expect(options),
+        match Cli::parse_from(words, |_| None).expect(options).command {
+            Some(SideCommand::Client(ClientCommand::Bench(arguments))) => {
+                Plan::new(&arguments).expect(options)
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -133,13 +133,13 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
-    use crate::cli::{Cli, ClientCommand};
+    use crate::cli::{Cli, ClientCommand, SideCommand};
 
     fn planned(options: &str) -> Vec<Case> {
         let line = format!("check {options}");
         let words = line.split_whitespace().map(OsString::from).collect();
-        match Cli::parse_from(words, |_| None).expect(options).client {
-            Some(ClientCommand::Check(arguments)) => cases(&arguments),
+        match Cli::parse_from(words, |_| None).expect(options).command {
+            Some(SideCommand::Client(ClientCommand::Check(arguments))) => cases(&arguments),
             other => panic!("{other:?}"),
         }
     }

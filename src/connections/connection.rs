@@ -4,10 +4,9 @@
 //! told us and has not yet contradicted; all work is done while what we got and what we want overlap.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 
 use mio::event::Event;
-use mio::net::TcpStream;
 
 use super::Pools;
 use super::patience::Patience;
@@ -129,8 +128,8 @@ impl<T: Default> Connection<T> {
     }
 
     /// The socket, to be registered.
-    pub(super) fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
     /// Notes what the kernel says.
@@ -420,5 +419,16 @@ fn taken(result: io::Result<usize>, writable: &mut bool) -> Result<usize, Reason
             io::ErrorKind::Interrupted => Ok(0),
             _ => Err(Reason::ClientReset),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_small() {
+        // Its timer costs eight more; all in all an idle one must stay below 64.
+        assert_eq!(size_of::<Connection<()>>(), 48);
     }
 }

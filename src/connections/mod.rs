@@ -13,10 +13,12 @@ mod remainder;
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::TcpStream;
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 use tracing::debug;
@@ -71,8 +73,9 @@ pub struct Connections<'a, S: Service> {
     table: Slab<Connection<S::Session>>,
     generation: u32,
     queue: VecDeque<Token>,
-    timers: TimerRing<Token>,
-    due: Vec<(Tick, Token)>,
+    /// By the key alone, which is half as long as the token.
+    timers: TimerRing<u32>,
+    due: Vec<(Tick, u32)>,
     service: S,
     buffer: Box<[u8]>,
     pools: Pools,
@@ -133,14 +136,16 @@ impl<'a, S: Service> Connections<'a, S> {
         let entry = self.table.vacant_entry();
         let token = Token(entry.key() | (self.generation as usize) << KEY_BITS);
         let record = self.recorder.as_ref().map(|_| Record::begin(&stream));
-        let mut connection = Connection::new(stream, self.generation, now, record);
+        let mut connection = Connection::new(stream.into(), self.generation, now, record);
         // Priority: without it an urgent byte would look like the end of what has arrived.
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        if let Err(error) = registry.register(connection.stream(), token, interest) {
+        if let Err(error) =
+            registry.register(&mut SourceFd(&connection.stream().as_raw_fd()), token, interest)
+        {
             connection.end(Reason::Error, now, self.seat, &mut self.pools);
             return Err(error);
         }
-        connection.armed = self.timers.arm(connection.deadline(&self.patience), token);
+        connection.armed = self.timers.arm(connection.deadline(&self.patience), key_of(token));
         entry.insert(connection);
         debug!(connection = token.0, "connection accepted");
         Ok(())
@@ -172,7 +177,7 @@ impl<'a, S: Service> Connections<'a, S> {
             }
             let deadline = connection.deadline(&self.patience);
             if deadline < connection.armed {
-                connection.armed = self.timers.arm(deadline, token);
+                connection.armed = self.timers.arm(deadline, key_of(token));
             }
         }
         self.fire_timers(now);
@@ -201,7 +206,7 @@ impl<'a, S: Service> Connections<'a, S> {
             let token = Token(key | (connection.generation as usize) << KEY_BITS);
             let deadline = connection.deadline(&self.patience);
             if deadline < connection.armed {
-                connection.armed = self.timers.arm(deadline, token);
+                connection.armed = self.timers.arm(deadline, key_of(token));
             }
         }
     }
@@ -240,10 +245,15 @@ impl<'a, S: Service> Connections<'a, S> {
 
     fn fire_timers(&mut self, now: Tick) {
         self.timers.advance(now, &mut self.due);
-        while let Some((fired, token)) = self.due.pop() {
-            // An entry that is not the last one armed has been overtaken by an earlier deadline.
-            match find(&mut self.table, token) {
-                Some(connection) if connection.armed == fired => self.check_deadline(token, now),
+        while let Some((fired, key)) = self.due.pop() {
+            // An entry that is not the last one armed has been overtaken by an earlier deadline, or is
+            // a former connection's. (If that was armed for the same tick, the new one is looked at
+            // twice, which does no harm.)
+            match self.table.get(key as usize) {
+                Some(connection) if connection.armed == fired => {
+                    let token = Token(key as usize | (connection.generation as usize) << KEY_BITS);
+                    self.check_deadline(token, now);
+                }
                 _ => {}
             }
         }
@@ -263,7 +273,7 @@ impl<'a, S: Service> Connections<'a, S> {
         }
         let deadline = connection.deadline(&self.patience);
         if deadline > now {
-            connection.armed = self.timers.arm(deadline, token);
+            connection.armed = self.timers.arm(deadline, key_of(token));
             return;
         }
         connection.armed = Tick::NEVER;
@@ -288,7 +298,7 @@ impl<'a, S: Service> Connections<'a, S> {
 
     fn close(&mut self, token: Token, reason: Reason, now: Tick) {
         debug!(connection = token.0, reason = reason.label(), "connection closed");
-        let mut connection = self.table.remove(token.0 & (u32::MAX as usize));
+        let mut connection = self.table.remove(key_of(token) as usize);
         let record = connection.end(reason, now, self.seat, &mut self.pools);
         // Its descriptor is free before the log asks for one.
         drop(connection);
@@ -302,6 +312,10 @@ fn tell(recorder: &mut Option<Box<dyn Recorder>>, record: Option<Box<Record>>, r
     }
 }
 
+fn key_of(token: Token) -> u32 {
+    token.0 as u32
+}
+
 fn enqueue<T>(queue: &mut VecDeque<Token>, connection: &mut Connection<T>, token: Token) {
     if !connection.queued {
         connection.queued = true;
@@ -311,7 +325,5 @@ fn enqueue<T>(queue: &mut VecDeque<Token>, connection: &mut Connection<T>, token
 
 fn find<T>(table: &mut Slab<Connection<T>>, token: Token) -> Option<&mut Connection<T>> {
     let generation = (token.0 >> KEY_BITS) as u32;
-    table
-        .get_mut(token.0 & (u32::MAX as usize))
-        .filter(|connection| connection.generation == generation)
+    table.get_mut(key_of(token) as usize).filter(|connection| connection.generation == generation)
 }

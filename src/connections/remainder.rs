@@ -1,8 +1,7 @@
 //! The part of an answer that the kernel would not take yet.
 
 use std::io;
-
-use mio::net::TcpStream;
+use std::net::TcpStream;
 
 use super::Pools;
 use crate::process::pipe::Pipe;

@@ -26,6 +26,7 @@ mod hanging;
 mod limits;
 mod listen;
 mod logs;
+mod memory;
 mod moving;
 mod nc;
 mod orphans;

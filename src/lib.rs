@@ -13,7 +13,7 @@
 //! | [`service`] | what to do with bytes: the echo |
 //! | [`event_loop`] | waiting, for every role |
 //! | [`stats`] | the numbers that all processes share |
-//! | [`logging`], [`exit`] | how it speaks and how it ends |
+//! | [`logging`], [`access_log`], [`exit`] | how it speaks and how it ends |
 //! | [`process`] | everything Unix, and every `unsafe` |
 //!
 //! Arrows point one way: `main` → `controller`, `worker`, `client` → `connections` → `event_loop`,
@@ -24,6 +24,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("tcp-echo needs a 64-bit Linux");
 
+pub mod access_log;
 pub mod assignment;
 pub mod cli;
 pub mod client;

@@ -70,14 +70,21 @@ fn pipe() -> MutexGuard<'static, Option<LogPipe>> {
     PIPE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says how many lines were dropped since the last time, once there is room to say so; returns it.
+/// Returns how many lines were dropped since the last time, and says so once there is room to.
 pub fn report_dropped() -> u64 {
     // The lock is free again behind this line, which the log line needs.
-    let count = pipe().as_ref().map_or(0, LogPipe::take_dropped);
+    let count = pipe().as_ref().map_or(0, LogPipe::take_unsaid);
     if count > 0 {
         warn!(count, "log lines dropped");
     }
-    count
+    pipe().as_ref().map_or(0, LogPipe::take_dropped)
+}
+
+/// Writes a line that is formatted already, whatever the level.
+pub fn write_line(line: &[u8]) {
+    if let Some(pipe) = &*pipe() {
+        pipe.write_line(line);
+    }
 }
 
 struct ToPipe;
@@ -93,9 +100,7 @@ impl<'a> MakeWriter<'a> for ToPipe {
 impl io::Write for ToPipe {
     /// Called once an event, with the whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Some(pipe) = &*pipe() {
-            pipe.write_line(line);
-        }
+        write_line(line);
         Ok(line.len())
     }
 
@@ -214,11 +219,18 @@ fn role() -> String {
     }
 }
 
-/// The time as RFC 3339 has it, in UTC, to the microsecond.
 fn timestamp() -> Result<String, fmt::Error> {
     let mut text = String::new();
-    tracing_subscriber::fmt::time::SystemTime.format_time(&mut Writer::new(&mut text))?;
+    write_timestamp(&mut text)?;
     Ok(text)
+}
+
+/// Appends the time as RFC 3339 has it, in UTC, to the microsecond.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_timestamp(out: &mut String) -> fmt::Result {
+    tracing_subscriber::fmt::time::SystemTime.format_time(&mut Writer::new(out))
 }
 
 /// Nothing that is logged can forge a second line.

@@ -86,7 +86,7 @@ pub struct Connections<'a, S: Service> {
     idle_close: IdleClose,
     idle_message: Box<[u8]>,
     seat: Seat<'a>,
-    recorder: Option<Box<dyn Recorder>>,
+    recorder: Option<Box<dyn Recorder + 'a>>,
 }
 
 impl<'a, S: Service> Connections<'a, S> {
@@ -95,7 +95,7 @@ impl<'a, S: Service> Connections<'a, S> {
         config: &ConnectionConfig,
         service: S,
         seat: Seat<'a>,
-        recorder: Option<Box<dyn Recorder>>,
+        recorder: Option<Box<dyn Recorder + 'a>>,
     ) -> Self {
         Self {
             table: Slab::new(),
@@ -142,7 +142,8 @@ impl<'a, S: Service> Connections<'a, S> {
         if let Err(error) =
             registry.register(&mut SourceFd(&connection.stream().as_raw_fd()), token, interest)
         {
-            connection.end(Reason::Error, now, self.seat, &mut self.pools);
+            let record = connection.end(Reason::Error, now, self.seat, &mut self.pools);
+            tell(&mut self.recorder, record, Reason::Error);
             return Err(error);
         }
         connection.armed = self.timers.arm(connection.deadline(&self.patience), key_of(token));
@@ -306,7 +307,11 @@ impl<'a, S: Service> Connections<'a, S> {
     }
 }
 
-fn tell(recorder: &mut Option<Box<dyn Recorder>>, record: Option<Box<Record>>, reason: Reason) {
+fn tell(
+    recorder: &mut Option<Box<dyn Recorder + '_>>,
+    record: Option<Box<Record>>,
+    reason: Reason,
+) {
     if let Some((recorder, record)) = recorder.as_mut().zip(record) {
         recorder.record(&record, reason);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use mio::net::TcpStream;
 
@@ -16,8 +16,6 @@ pub struct Record {
     /// The address that it has connected to.
     pub local: Option<SocketAddr>,
     /// When it was accepted.
-    pub accepted: SystemTime,
-    /// The same, to measure from.
     pub since: Instant,
     /// Bytes that were received and answered.
     pub received: u64,
@@ -34,12 +32,16 @@ pub trait Recorder: fmt::Debug {
 impl Record {
     pub(super) fn begin(stream: &TcpStream) -> Box<Self> {
         Box::new(Self {
-            peer: stream.peer_addr().ok(),
-            local: stream.local_addr().ok(),
-            accepted: SystemTime::now(),
+            peer: stream.peer_addr().ok().map(plain),
+            local: stream.local_addr().ok().map(plain),
             since: Instant::now(),
             received: 0,
             sent: 0,
         })
     }
+}
+
+/// An IPv4 address that is written as an IPv6 one, as a dual-stack socket has it, as what it is.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -17,6 +17,7 @@ use super::handover::Handover;
 use super::listeners::Listeners;
 use super::reload::Reload;
 use super::service_manager::ServiceManager;
+use super::state_file::StateFile;
 use super::supervisor::{Inherited, MOST_SLOTS, Plan, Supervisor};
 use super::worker_handle::WorkerHandle;
 use super::{Boot, Controller, ControllerError};
@@ -29,6 +30,7 @@ use crate::process::pid_file::PidFile;
 use crate::process::signals::SignalStream;
 use crate::process::sockets::{Claim, ListenError};
 use crate::stats::Statistics;
+use crate::stats::events::{self, Event, Kind};
 
 /// What both ways of coming to life end in.
 pub(super) struct Estate {
@@ -117,14 +119,18 @@ impl Estate {
         let manager = ServiceManager::resume(std::mem::take(&mut note.stored));
         let seats: Vec<usize> = note.workers.iter().map(|worker| worker.seat).collect();
         let statistics = Statistics::resume(take_over(note.statistics)?, &seats)?;
+        if !renew {
+            let (kind, value) = (Kind::ReloadFailed, reload.failed);
+            let event = Event { at_ms: figures::unix_millis(), kind, slot: 0, value };
+            events::record(statistics.layout(), event);
+        }
         let (mut handles, mut inherited) = (BTreeMap::new(), Vec::new());
         for worker in &note.workers {
             let (pid, slot) = (Pid::from_raw(worker.pid), worker.slot);
             let channel = take_over(worker.channel)?.into();
             let since = Instant::now();
             let (seat, exchanges) = (worker.seat, worker.exchanges);
-            let (ready, fault) = (true, None);
-            let handle = WorkerHandle { slot, channel, seat, exchanges, since, ready, fault };
+            let handle = WorkerHandle { slot, channel, seat, exchanges, since, ready: true };
             handles.insert(pid, handle);
             let leaving = worker.leaving_ms.map(Duration::from_millis);
             inherited.push(Inherited { pid, slot, leaving });
@@ -197,6 +203,7 @@ impl Estate {
             failure: None,
             figures: Figures::default(),
             dump: Dump::default(),
+            state_file: config.process.state_file.as_deref().map(StateFile::new),
         })
     }
 }

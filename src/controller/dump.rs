@@ -23,25 +23,38 @@ pub(super) struct Dump {
     line: Vec<u8>,
     written: usize,
     until: Option<Instant>,
-    /// Whether the reader has been found gone: said once, not every time.
-    gone: bool,
+    /// Whether nobody has been found to read: said once, not every time.
+    unread: bool,
+    /// Whether the last line was given up in the middle.
+    torn: bool,
 }
 
 impl Dump {
     /// Begins a line, unless there is one that has not been read yet.
     pub(super) fn begin(&mut self, snapshot: &Snapshot, now: Instant) {
         if self.until.is_some() {
-            warn!("nobody reads the statistics on standard output");
-            return;
+            return self.complain("the line before has not been read yet");
         }
-        match serde_json::to_vec(snapshot) {
-            Ok(line) => self.line = line,
-            Err(error) => return warn!("the statistics have no form in JSON: {error}"),
+        if Output::open(Stream::Out).is_nowhere() {
+            return self.complain("it is closed, or /dev/null");
+        }
+        self.line.clear();
+        if self.torn {
+            self.line.push(b'\n');
+        }
+        if let Err(error) = serde_json::to_writer(&mut self.line, snapshot) {
+            return self.complain(&error.to_string());
         }
         self.line.push(b'\n');
         self.written = 0;
         self.until = Some(now + PATIENCE);
         self.go_on(now);
+    }
+
+    fn complain(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.unread, true) {
+            warn!("cannot write the statistics to standard output: {reason}");
+        }
     }
 
     /// Writes as much as there is room for.
@@ -50,13 +63,18 @@ impl Dump {
         let output = Output::open(Stream::Out);
         while self.written < self.line.len() {
             match output.write(&self.line[self.written..]) {
-                Ok(count) => self.written += count,
+                Ok(0) => {
+                    self.until = None;
+                    return self.complain("it takes nothing");
+                }
+                Ok(count) => {
+                    self.written += count;
+                    self.torn = true;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock && now < until => return,
                 Err(error) => {
-                    if !std::mem::replace(&mut self.gone, true) {
-                        warn!("cannot write the statistics to standard output: {error}");
-                    }
+                    self.complain(&error.to_string());
                     self.until = None;
                     return;
                 }

@@ -7,14 +7,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::unistd::Pid;
 
 use super::Controller;
-use super::supervisor::Report;
+use super::supervisor::{MOST_SLOTS, Report, SlotView};
 use crate::event_loop::timers::Clock;
 use crate::logging;
 use crate::process::fork::own_pid;
 use crate::process::sockets;
 use crate::process::wait::Ending;
+use crate::stats::Snapshot;
 use crate::stats::events::{self, Event, Kind};
-use crate::stats::snapshot::{self, Snapshot};
+use crate::stats::rates;
+use crate::stats::reading;
 use crate::stats::{Cause, FleetWord, Phase, SlotWord, Statistics, Word};
 
 /// From sample to sample.
@@ -65,13 +67,28 @@ impl Controller<'_> {
         if self.figures.next_sample.is_some_and(|at| at > now) {
             return;
         }
+        // The image before may have taken one a moment ago: rates want whole seconds.
+        if self.figures.next_sample.is_none() {
+            let ago = rates::last_at(self.statistics.layout())
+                .map_or(SAMPLE, |at| Duration::from_millis(self.uptime_ms(now).saturating_sub(at)));
+            if ago < SAMPLE {
+                self.figures.next_sample = Some(now + SAMPLE - ago);
+                return;
+            }
+        }
         self.figures.next_sample = Some(now + SAMPLE);
         self.publish_queues();
         self.notice_pauses();
+        self.count_dropped_lines();
+        self.keep_state(now);
+        reading::sample(self.statistics.layout(), self.uptime_ms(now));
+    }
+
+    /// Counts the log lines of this process that were dropped.
+    pub(super) fn count_dropped_lines(&self) {
         let layout = self.statistics.layout();
-        let dropped = layout.fleet(FleetWord::LogDropped) + logging::report_dropped();
+        let dropped = layout.fleet(FleetWord::LogDropped).saturating_add(logging::report_dropped());
         layout.set_fleet(FleetWord::LogDropped, dropped);
-        snapshot::sample(layout, self.uptime_ms(now));
     }
 
     fn uptime_ms(&self, now: Instant) -> u64 {
@@ -97,7 +114,9 @@ impl Controller<'_> {
         layout.set_fleet(FleetWord::MinHealthy, u64::from(self.config.admin.min_healthy.get()));
         layout.set_fleet(FleetWord::ReloadsDone, self.reload.done);
         layout.set_fleet(FleetWord::ReloadsFailed, self.reload.failed);
-        for (slot, view) in (1..).zip(brain.views(now)) {
+        // A slot that was given up has nothing any more.
+        let views = brain.views(now).chain(std::iter::repeat(SlotView::NOTHING));
+        for (slot, view) in (1..=self.slots_used()).zip(views) {
             let pid = view.pid.map_or(0, |pid| pid.as_raw() as u64);
             layout.set_slot_word(slot, SlotWord::State, view.state as u64);
             layout.set_slot_word(slot, SlotWord::Pid, pid);
@@ -105,10 +124,16 @@ impl Controller<'_> {
         }
     }
 
+    /// The highest slot there ever was. Others could have written anything there.
+    fn slots_used(&self) -> u32 {
+        let used = self.statistics.layout().fleet(FleetWord::SlotsUsed);
+        used.clamp(u64::from(self.supervisor.wanted()), u64::from(MOST_SLOTS)) as u32
+    }
+
     /// How long the queues are, at all addresses of a slot together.
     fn publish_queues(&self) {
         let layout = self.statistics.layout();
-        for slot in 1..=layout.fleet(FleetWord::SlotsUsed) as u32 {
+        for slot in 1..=self.slots_used() {
             let queues = self.listeners.of(slot).into_iter().map(|socket| sockets::queue(&socket));
             let (length, limit) = queues.fold((0, 0), |(length, limit), (more, most)| {
                 (length + u64::from(more), limit + u64::from(most))
@@ -137,16 +162,17 @@ impl Controller<'_> {
         self.figures.paused = paused;
     }
 
-    /// Counts a worker that has to be replaced.
+    /// Counts a worker that has to be replaced because it has ended. One that was given up before, and
+    /// so has left its slot, is counted already.
     pub(super) fn count_restart(&self, pid: Pid, ending: Ending) {
         let Some(handle) = self.handles.get(&pid) else { return };
-        let unexpected = self.supervisor.is_in_slot(pid) && !self.supervisor.is_stopping();
-        let cause = match (handle.fault, ending) {
-            (Some(fault), _) => fault,
-            (None, _) if !unexpected => return,
-            (None, _) if !handle.ready => Cause::Boot,
-            (None, Ending::Signal(_)) => Cause::Signal,
-            (None, Ending::Code(_)) => Cause::Exit,
+        if !self.supervisor.is_in_slot(pid) || self.supervisor.is_stopping() {
+            return;
+        }
+        let cause = match ending {
+            _ if !handle.ready => Cause::Boot,
+            Ending::Signal(_) => Cause::Signal,
+            Ending::Code(_) => Cause::Exit,
         };
         self.statistics.layout().count_restart(handle.slot, cause);
     }
@@ -154,16 +180,15 @@ impl Controller<'_> {
     /// Keeps a report for those who look later.
     pub(super) fn remember(&mut self, report: Report) {
         let number = |pid: Pid| pid.as_raw() as u64;
-        let fault = match report {
-            Report::Hung(_, pid) => Some((pid, Cause::Hung)),
-            Report::NotReady(_, pid) => Some((pid, Cause::Boot)),
-            _ => None,
-        };
-        if let Some((pid, cause)) = fault {
-            self.handles.entry(pid).and_modify(|handle| handle.fault = Some(cause));
-        }
-        if let Report::Ready(_, pid) = report {
-            self.handles.entry(pid).and_modify(|handle| handle.ready = true);
+        match report {
+            // Nobody is replaced any more.
+            Report::Hung(..) | Report::NotReady(..) if self.supervisor.is_stopping() => {}
+            Report::Hung(slot, _) => self.statistics.layout().count_restart(slot, Cause::Hung),
+            Report::NotReady(slot, _) => self.statistics.layout().count_restart(slot, Cause::Boot),
+            Report::Ready(_, pid) => {
+                self.handles.entry(pid).and_modify(|handle| handle.ready = true);
+            }
+            _ => {}
         }
         let (kind, slot, value) = match report {
             Report::Serving(workers) => (Kind::Serving, 0, u64::from(workers)),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::listeners::Member;
 use crate::config::Endpoint;
 use crate::process::exec;
+use crate::stats::layout;
 
 /// The version of the note, and of the messages on the channels.
 pub const VERSION: u32 = 1;
@@ -124,7 +125,7 @@ pub fn answer() -> Option<String> {
     (std::env::var(VARIABLE).ok()? == "check").then(version_line)
 }
 
-/// What a build says that can take over from this one.
+/// What a build says that can take over from this one: it must understand the shared memory, too.
 pub fn version_line() -> String {
-    format!("handover {VERSION}\n")
+    format!("handover {VERSION} statistics {}\n", layout::VERSION)
 }

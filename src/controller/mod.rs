@@ -19,6 +19,7 @@ mod report;
 mod service_manager;
 mod shell;
 mod spawn;
+mod state_file;
 mod steering;
 pub mod supervisor;
 mod worker_handle;
@@ -42,9 +43,11 @@ use self::listeners::Listeners;
 use self::reload::Reload;
 use self::service_manager::ServiceManager;
 use self::shell::Heir;
+use self::state_file::StateFile;
 use self::steering::Steering;
 use self::supervisor::{Action, Event, Supervisor};
 use self::worker_handle::WorkerHandle;
+use crate::access_log::{self, AccessLogError};
 use crate::assignment::WorkerMain;
 use crate::config::{Config, Endpoint};
 use crate::event_loop::timers::Clock;
@@ -73,8 +76,9 @@ const HANDLED: [Signal; 9] = [
     Signal::SIGCHLD,
 ];
 
-/// Signals that mean nothing here; a terminal sends the first, a closed pipe the second.
-const IGNORED: [Signal; 2] = [Signal::SIGWINCH, Signal::SIGPIPE];
+/// Signals that mean nothing here; a terminal sends the first, a closed pipe the second, a file that
+/// is at its limit (`ulimit -f`) the third.
+const IGNORED: [Signal; 3] = [Signal::SIGWINCH, Signal::SIGPIPE, Signal::SIGXFSZ];
 
 const SIGNALS: Token = Token(0);
 
@@ -93,6 +97,9 @@ pub enum ControllerError {
     /// The first workers cannot start; the reason is the first one's.
     #[error("{0}")]
     Workers(String),
+    /// The access log cannot be written.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
     /// What the service manager passes is of no use.
     #[error("{0}")]
     Passed(String),
@@ -155,6 +162,7 @@ pub fn run(
     poll.registry().register(signals.source(), SIGNALS, Interest::READABLE)?;
     let mut controller = estate.settle(&poll, &config, signals, boot)?;
     let exit = event_loop::run(&mut poll, &mut controller)?;
+    controller.keep_state_for_good();
     match controller.failure {
         Some(reason) if exit != Exit::Ok => Err(ControllerError::Workers(reason)),
         None if exit != Exit::Ok => Err(ControllerError::Workers("no worker gets ready".into())),
@@ -168,8 +176,9 @@ pub fn run(
 /// What can be known to be impossible before anything is begun.
 ///
 /// # Errors
-/// [`ControllerError::Descriptors`].
+/// [`ControllerError::Descriptors`] or [`ControllerError::AccessLog`].
 pub fn preflight(config: &Config) -> Result<(), ControllerError> {
+    access_log::check(&config.log)?;
     report::check_descriptors(descriptors::raise_limit()?, config)
 }
 
@@ -213,6 +222,8 @@ struct Controller<'a> {
     failure: Option<String>,
     figures: Figures,
     dump: Dump,
+    /// Where the totals are kept, if they are.
+    state_file: Option<StateFile>,
 }
 
 impl Handler for Controller<'_> {

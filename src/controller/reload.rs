@@ -22,6 +22,7 @@ use super::spawn::FOR_CONTROLLER;
 use crate::process::exec;
 use crate::process::signals::SignalMask;
 use crate::process::wait::Ending;
+use crate::stats::events::Kind;
 
 /// How long the new build may take to check its configuration.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,6 +108,7 @@ impl Controller<'_> {
             None if self.reload.wanted && self.supervisor.is_steady() && self.heirs.is_empty() => {
                 self.reload.wanted = false;
                 info!(program = %self.invocation.program.display(), "reloading");
+                self.record(Kind::Reloading, 0, 0);
                 // Even one that is over in a moment must be announced.
                 self.reload.begun = true;
                 self.notify(now);
@@ -165,6 +167,7 @@ impl Controller<'_> {
 
     fn refuse_reload(&mut self, reason: &str) {
         self.reload.failed += 1;
+        self.record(Kind::ReloadFailed, 0, self.reload.failed);
         error!(failed = self.reload.failed, "reload refused, everything stays as it was: {reason}");
     }
 
@@ -198,6 +201,7 @@ impl Controller<'_> {
     }
 
     fn try_execute(&self) -> io::Result<Infallible> {
+        self.count_dropped_lines();
         let note = self.handover();
         let (descriptor, value) = note.leave()?;
         let mut keep = note.descriptors();

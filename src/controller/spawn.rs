@@ -66,8 +66,7 @@ impl Controller<'_> {
         let since = Instant::now();
         let uptime = self.clock.uptime(since).as_millis() as u64;
         self.statistics.seat_worker(seat, slot, pid.as_raw() as u64, uptime);
-        let (ready, fault) = (false, None);
-        let handle = WorkerHandle { slot, channel, seat, exchanges, since, ready, fault };
+        let handle = WorkerHandle { slot, channel, seat, exchanges, since, ready: false };
         self.handles.insert(pid, handle);
         let token = Token(pid.as_raw() as usize);
         let mut source = SourceFd(&descriptor);

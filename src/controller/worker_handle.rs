@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use crate::process::channel::Channel;
-use crate::stats::Cause;
 
 /// What the controller keeps of a worker that it has forked, until it is reaped.
 #[derive(Debug)]
@@ -20,6 +19,4 @@ pub(super) struct WorkerHandle {
     pub(super) since: Instant,
     /// Whether it has got ready.
     pub(super) ready: bool,
-    /// Why it is to be replaced, if that is known before it ends.
-    pub(super) fault: Option<Cause>,
 }

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod descriptors;
 pub mod exec;
 pub mod fork;
+pub mod line_file;
 pub mod memory;
 pub mod notify_socket;
 pub mod output;

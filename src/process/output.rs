@@ -36,9 +36,13 @@ enum Way {
     /// A description of our own, non-blocking.
     Reopened(File),
     Socket,
-    /// A regular file, or something that could not be opened again: asked with poll(2) first.
+    /// A regular file, or something that could not be opened again, like a pipe of another user: asked
+    /// with poll(2) first.
     Polled,
 }
+
+/// What a pipe that has room at all takes without blocking (`PIPE_BUF`).
+const PIECE: usize = 4096;
 
 impl Stream {
     fn with<T>(self, act: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
@@ -73,10 +77,19 @@ impl Output {
                 sent.map_err(io::Error::from)
             }
             Way::Polled if self.has_room() => {
-                self.stream.with(|to| write(to, bytes)).map_err(io::Error::from)
+                let piece = &bytes[..bytes.len().min(PIECE)];
+                self.stream.with(|to| write(to, piece)).map_err(io::Error::from)
             }
             Way::Polled => Err(Errno::EAGAIN.into()),
         }
+    }
+
+    /// Whether it is `/dev/null`: as the daemon's, or because it was closed at the start.
+    pub fn is_nowhere(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let path = format!("/proc/self/fd/{}", self.stream.with(|it| it.as_raw_fd()));
+        let device = |path: &str| std::fs::metadata(path).map(|it| it.rdev()).ok();
+        device(&path).is_some_and(|it| it != 0 && Some(it) == device("/dev/null"))
     }
 
     /// Whether it would take something now.

@@ -12,6 +12,8 @@ pub const LONGEST_LINE: usize = 4096;
 pub struct LogPipe {
     output: Output,
     dropped: AtomicU64,
+    /// Those of them that nobody has been told of.
+    unsaid: AtomicU64,
     /// Whether the last line was written only in part: a terminal may do that.
     torn: AtomicBool,
 }
@@ -20,7 +22,8 @@ impl LogPipe {
     /// Looks at what standard error is.
     pub fn open() -> Self {
         let output = Output::open(Stream::Err);
-        Self { output, dropped: AtomicU64::new(0), torn: AtomicBool::new(false) }
+        let [dropped, unsaid] = [const { AtomicU64::new(0) }; 2];
+        Self { output, dropped, unsaid, torn: AtomicBool::new(false) }
     }
 
     /// Writes one line, at most [`LONGEST_LINE`] bytes of it, or drops and counts it. Never blocks.
@@ -40,16 +43,22 @@ impl LogPipe {
             Ok(_) => self.torn.store(true, Ordering::Relaxed),
             Err(_) => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
+                self.unsaid.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
-    /// How many lines were dropped since the last call, provided that there is room to say so now.
+    /// How many lines were dropped since the last call.
     pub fn take_dropped(&self) -> u64 {
-        match self.dropped.load(Ordering::Relaxed) {
+        self.dropped.swap(0, Ordering::Relaxed)
+    }
+
+    /// The same of another count, provided that there is room to say so now.
+    pub fn take_unsaid(&self) -> u64 {
+        match self.unsaid.load(Ordering::Relaxed) {
             0 => 0,
             _ if !self.output.has_room() => 0,
-            _ => self.dropped.swap(0, Ordering::Relaxed),
+            _ => self.unsaid.swap(0, Ordering::Relaxed),
         }
     }
 }

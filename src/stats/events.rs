@@ -67,10 +67,12 @@ super::labels::labels! {
 pub fn record(layout: Layout<'_>, event: Event) {
     let number = layout.fleet(FleetWord::Events);
     let words = [event.at_ms, event.kind as u64, u64::from(event.slot), event.value];
-    for (word, value) in layout.event(number).iter().zip(words) {
-        word.store(value, Ordering::Relaxed);
-    }
-    layout.set_fleet(FleetWord::Events, number.wrapping_add(1));
+    layout.change(|| {
+        for (word, value) in layout.event(number).iter().zip(words) {
+            word.store(value, Ordering::Relaxed);
+        }
+        layout.set_fleet(FleetWord::Events, number.wrapping_add(1));
+    });
 }
 
 /// The events that are remembered, the latest first.

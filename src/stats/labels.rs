@@ -55,6 +55,20 @@ labels! {
     }
 }
 
+impl Reason {
+    /// Whether the client has got all that it was owed, and a FIN behind it.
+    pub fn is_orderly(self) -> bool {
+        match self {
+            Self::ClientDone | Self::Idle | Self::Drain | Self::Answered => true,
+            Self::ClientReset
+            | Self::WriteTimeout
+            | Self::DrainDeadline
+            | Self::Error
+            | Self::WorkerDied => false,
+        }
+    }
+}
+
 labels! {
     /// What accept(2) ran into.
     AcceptError {

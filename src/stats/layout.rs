@@ -11,7 +11,7 @@
 //!
 //! Memory that nobody has touched costs nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::labels::Cause;
 use super::seat::Seat;
@@ -62,6 +62,18 @@ impl<'a> Layout<'a> {
     /// The word in which an odd number says that others are moving.
     pub(super) fn epoch(self) -> &'a AtomicU64 {
         &self.0[FleetWord::Epoch as usize]
+    }
+
+    /// Changes words that belong together: readers see them before or after, not in between. For the
+    /// controller only.
+    pub(super) fn change<T>(self, act: impl FnOnce() -> T) -> T {
+        // Whatever was there before: odd while it lasts, even afterwards.
+        let odd = self.epoch().load(Ordering::Relaxed) | 1;
+        self.epoch().store(odd, Ordering::Relaxed);
+        fence(Ordering::Release);
+        let done = act();
+        self.epoch().store(odd.wrapping_add(1), Ordering::Release);
+        done
     }
 
     pub(super) fn directory(self) -> &'a [AtomicU64] {

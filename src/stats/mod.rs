@@ -11,6 +11,10 @@ pub mod histogram;
 mod labels;
 pub mod layout;
 pub mod rates;
+pub mod reading;
+pub mod saved;
+#[cfg(test)]
+mod saved_tests;
 mod seat;
 mod siblings;
 pub mod snapshot;
@@ -20,7 +24,7 @@ pub mod words;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 pub use self::labels::{AcceptError, Cause, Phase, Reason, SlotState, Stage};
 pub use self::layout::Layout;
@@ -90,11 +94,7 @@ impl Statistics {
         let words = self.seat(seat);
         let slot = words.get(Word::Slot) as usize;
         let former = (slot > 0).then(|| layout.former(slot)).flatten();
-        // Readers see it before or after, not in between.
-        layout.epoch().fetch_add(1, Ordering::Relaxed);
-        fence(Ordering::Release);
-        snapshot::settle(words, former);
-        layout.epoch().fetch_add(1, Ordering::Release);
+        layout.change(|| reading::settle(words, former));
         self.free.push(seat);
     }
 

@@ -79,6 +79,21 @@ pub(super) fn take_sample(layout: Layout<'_>, slot: usize, counts: Counts) {
     }
 }
 
+/// The time of the last sample; `None` before the first one.
+pub fn last_at(layout: Layout<'_>) -> Option<u64> {
+    let last = layout.fleet(FleetWord::Samples);
+    (last > 0).then(|| layout.sample_times()[place(last)].load(Ordering::Relaxed))
+}
+
+/// Raises all samples of the whole daemon, because the totals of former ones are counted too from now
+/// on.
+pub(super) fn raise_samples(layout: Layout<'_>, by: Counts) {
+    let Some(words) = layout.samples(0) else { return };
+    for (word, more) in words.iter().zip(by.iter().cycle()) {
+        word.store(word.load(Ordering::Relaxed).saturating_add(*more), Ordering::Relaxed);
+    }
+}
+
 /// The samples of a slot in their order.
 pub fn samples(layout: Layout<'_>, slot: usize) -> Vec<Sample> {
     let last = layout.fleet(FleetWord::Samples);

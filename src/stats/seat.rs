@@ -52,7 +52,8 @@ impl Seat<'_> {
         (0..family.len).fold(0, |sum, index| self.member(family, index).saturating_add(sum))
     }
 
-    /// Notes that a connection has ended after so long; `unsent` bytes will never be sent.
+    /// Notes that a connection has ended after so long; `unsent` bytes will never be sent. They are
+    /// abandoned if it was reset; after an orderly end they are lost, and the figures show it.
     pub fn closed(&self, reason: Reason, duration: Duration, unsent: u64) {
         self.add_at(CLOSED.first + reason as usize, 1);
         let millis = duration.as_millis() as u64;
@@ -60,7 +61,9 @@ impl Seat<'_> {
         self.add(Word::DurationSum, millis);
         if unsent > 0 {
             self.subtract(Word::Buffered, unsent);
-            self.add(Word::Abandoned, unsent);
+            if !reason.is_orderly() {
+                self.add(Word::Abandoned, unsent);
+            }
         }
     }
 

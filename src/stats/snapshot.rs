@@ -1,20 +1,16 @@
 //! All figures at one moment. Every rendering is one of this.
 
-use std::hint;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use serde::{Serialize, Serializer};
 
-use super::events::{self, Event};
+use super::events::Event;
 use super::histogram::{DURATION_BOUNDS, Histogram, LAG_BOUNDS};
 use super::labels::{AcceptError, Cause, Phase, Reason, SlotState, Stage};
-use super::layout::{Layout, SEATS, SLOTS};
-use super::rates::{self, Counts, Rates};
-use super::seat::{Block, Seat};
+use super::layout::Layout;
+use super::rates::Rates;
+use super::reading::{Reading, Sum};
 use super::words::{ACCEPT_ERRORS, BLOCK_WORDS, CLOSED, DURATION, FleetWord, LAG, SlotWord, Word};
-
-/// How often to look again when numbers move while they are read.
-const TRIES: usize = 1000;
 
 /// The whole daemon.
 #[derive(Clone, Debug, Serialize)]
@@ -136,7 +132,9 @@ pub struct Figures {
     pub bytes_abandoned: u64,
     /// Bytes sent that no client had sent (idle messages).
     pub bytes_injected: u64,
-    /// received + injected − sent − buffered − abandoned: not 0 would mean that bytes were lost.
+    /// received + injected − sent − buffered − abandoned: bytes that have vanished without a reset.
+    /// Workers go on counting while they are read, so it may be off by what is on the move in that
+    /// moment; when nothing moves it is 0, or bytes were lost.
     pub bytes_lost: i64,
     /// Failures of accept(2).
     pub accept_errors: Counted<AcceptError>,
@@ -167,96 +165,6 @@ impl<K: Serialize> Serialize for Counted<K> {
     }
 }
 
-/// The blocks that belong together, added up.
-#[derive(Clone, Copy)]
-struct Sum([u64; BLOCK_WORDS]);
-
-impl Sum {
-    fn add(&mut self, block: &Block) {
-        for (sum, word) in self.0.iter_mut().zip(block) {
-            *sum = sum.saturating_add(word.load(Ordering::Relaxed));
-        }
-    }
-
-    fn get(&self, word: Word) -> u64 {
-        self.0[word as usize]
-    }
-
-    fn counts(&self) -> Counts {
-        [Word::Accepted, Word::Messages, Word::Received, Word::Sent].map(|word| self.get(word))
-    }
-}
-
-/// What was read in one go: the sums of slots 0 and up, and the seats that are taken.
-struct Reading {
-    sums: Vec<Sum>,
-    seats: Vec<[u64; BLOCK_WORDS]>,
-}
-
-impl Reading {
-    /// Reads again while numbers move from one block to another. Should they never stop, because the
-    /// controller was killed in that moment, the last reading has to do.
-    fn take(layout: Layout<'_>) -> Self {
-        for _ in 1..TRIES {
-            let before = layout.epoch().load(Ordering::Acquire);
-            if before % 2 == 0 {
-                let reading = Self::once(layout);
-                fence(Ordering::Acquire);
-                if layout.epoch().load(Ordering::Relaxed) == before {
-                    return reading;
-                }
-            }
-            hint::spin_loop();
-        }
-        Self::once(layout)
-    }
-
-    fn once(layout: Layout<'_>) -> Self {
-        // Nothing that is read here is trusted to be an index.
-        let slots = (layout.fleet(FleetWord::SlotsUsed) as usize).min(SLOTS);
-        let used = (layout.fleet(FleetWord::SeatsUsed) as usize).min(SEATS);
-        let mut sums = vec![Sum([0; BLOCK_WORDS]); slots + 1];
-        for (slot, sum) in sums.iter_mut().enumerate() {
-            sum.0.fill(0);
-            layout.former(slot).iter().for_each(|block| sum.add(block.0));
-        }
-        let mut seats = Vec::new();
-        for seat in (0..used).filter_map(|seat| layout.seat(seat)) {
-            let slot = seat.get(Word::Slot) as usize;
-            if seat.get(Word::Pid) == 0 || slot == 0 {
-                continue;
-            }
-            if let Some(sum) = sums.get_mut(slot) {
-                sum.add(seat.0);
-                seats.push(std::array::from_fn(|index| seat.0[index].load(Ordering::Relaxed)));
-            }
-        }
-        Self { sums, seats }
-    }
-
-    fn total(&self) -> Sum {
-        let mut total = Sum([0; BLOCK_WORDS]);
-        for sum in &self.sums {
-            total
-                .0
-                .iter_mut()
-                .zip(sum.0)
-                .for_each(|(total, part)| *total = total.saturating_add(part));
-        }
-        total
-    }
-}
-
-/// Takes the samples of the rates; for the controller, once a second.
-pub fn sample(layout: Layout<'_>, at_ms: u64) {
-    let reading = Reading::take(layout);
-    rates::begin_sample(layout, at_ms);
-    rates::take_sample(layout, 0, reading.total().counts());
-    for (slot, sum) in reading.sums.iter().enumerate().skip(1) {
-        rates::take_sample(layout, slot, sum.counts());
-    }
-}
-
 impl Snapshot {
     /// Reads all figures. `uptime_ms` is the system's uptime (`CLOCK_MONOTONIC`) now.
     pub fn take(layout: Layout<'_>, uptime_ms: u64) -> Self {
@@ -283,13 +191,15 @@ impl Snapshot {
                 done: fleet(FleetWord::ReloadsDone),
                 failed: fleet(FleetWord::ReloadsFailed),
             },
-            rates: Rates::of(&rates::samples(layout, 0)),
-            log_lines_dropped: total.get(Word::LogDropped) + fleet(FleetWord::LogDropped),
+            rates: Rates::of(&reading.samples[0]),
+            log_lines_dropped: total
+                .get(Word::LogDropped)
+                .saturating_add(fleet(FleetWord::LogDropped)),
             admin_restarts: fleet(FleetWord::AdminRestarts),
             totals: figures(&total),
             slots,
             others,
-            events: events::recent(layout),
+            events: reading.events,
         }
     }
 }
@@ -298,7 +208,7 @@ fn slots(layout: Layout<'_>, reading: &Reading, uptime_ms: u64) -> (Vec<Slot>, V
     let mut workers: Vec<Worker> =
         reading.seats.iter().map(|words| worker(words, uptime_ms)).collect();
     let mut slots = Vec::new();
-    for (slot, sum) in (0_u32..).zip(&reading.sums).skip(1) {
+    for ((slot, sum), samples) in (0_u32..).zip(&reading.sums).zip(&reading.samples).skip(1) {
         let word = |word| layout.slot_word(slot, word);
         let pid = word(SlotWord::Pid);
         let own = workers.iter().position(|worker| worker.slot == slot && worker.pid == pid);
@@ -308,14 +218,14 @@ fn slots(layout: Layout<'_>, reading: &Reading, uptime_ms: u64) -> (Vec<Slot>, V
         slots.push(Slot {
             slot,
             state: SlotState::numbered(word(SlotWord::State)),
-            worker: own.map(|index| workers.swap_remove(index)),
+            worker: own.map(|index| workers.remove(index)),
             backoff_seconds: seconds(word(SlotWord::Backoff)),
             queue_length: word(SlotWord::QueueLength),
             queue_limit: word(SlotWord::QueueLimit),
             restarts: Counted(
                 causes.map(|(&cause, word)| (cause, word.load(Ordering::Relaxed))).collect(),
             ),
-            rates: Rates::of(&rates::samples(layout, slot as usize)),
+            rates: Rates::of(samples),
             figures: figures(sum),
         });
     }
@@ -376,22 +286,4 @@ fn seconds(millis: u64) -> f64 {
 
 fn age(now_ms: u64, then_ms: u64) -> f64 {
     seconds(now_ms.saturating_sub(then_ms))
-}
-
-/// What of a block is gone with its worker, and what stays: moves the counters of `seat` to `former`
-/// and clears it. What the worker could not count any more because it was killed is put right: its
-/// connections have ended, and what they had not been sent they never will be.
-pub(super) fn settle(seat: Seat<'_>, former: Option<Seat<'_>>) {
-    let died = seat.get(Word::Accepted).saturating_sub(seat.sum(CLOSED));
-    let gone = seat.get(Word::Sent).saturating_add(seat.get(Word::Abandoned));
-    let owed = seat.get(Word::Received).saturating_add(seat.get(Word::Injected));
-    if let Some(former) = former {
-        for index in super::words::FIRST_COUNTER..BLOCK_WORDS {
-            let sum = former.0[index].load(Ordering::Relaxed);
-            let own = seat.0[index].load(Ordering::Relaxed);
-            former.0[index].store(sum.saturating_add(own), Ordering::Relaxed);
-        }
-        former.lost(died, owed.saturating_sub(gone));
-    }
-    seat.0.iter().for_each(|word| word.store(0, Ordering::Relaxed));
 }

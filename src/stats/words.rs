@@ -124,6 +124,8 @@ pub enum FleetWord {
     AdminRestarts,
     /// How often the samples of the rates were taken.
     Samples,
+    /// 1 once the totals of former daemons are among the numbers, or there were none.
+    Restored,
 }
 
 /// A single word of what the controller says of a slot.

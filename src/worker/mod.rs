@@ -32,7 +32,7 @@ use crate::service::Echo;
 const HANDLED: [Signal; 1] = [Signal::SIGTERM];
 
 /// Signals that are the controller's business, though they may reach the whole group.
-const IGNORED: [Signal; 9] = [
+const IGNORED: [Signal; 10] = [
     Signal::SIGINT,
     Signal::SIGQUIT,
     Signal::SIGHUP,
@@ -42,6 +42,7 @@ const IGNORED: [Signal; 9] = [
     Signal::SIGTTOU,
     Signal::SIGWINCH,
     Signal::SIGPIPE,
+    Signal::SIGXFSZ,
 ];
 
 /// Why a worker cannot start.

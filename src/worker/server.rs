@@ -16,8 +16,10 @@ use tracing::{debug, info, warn};
 use super::acceptor::Acceptor;
 use super::exchange::Balancer;
 use super::lifecycle::{Phase, Stop};
+use crate::access_log::AccessLog;
 use crate::assignment::{Assignment, Exchange};
 use crate::connections::Connections;
+use crate::connections::record::Recorder;
 use crate::event_loop::Handler;
 use crate::event_loop::timers::{Clock, Tick};
 use crate::logging;
@@ -88,7 +90,7 @@ impl<'a, S: Service> Server<'a, S> {
                 &assignment.config.connection,
                 service,
                 assignment.seat,
-                None,
+                access_log(assignment),
             ),
             balancer: None,
             assignment,
@@ -314,13 +316,14 @@ impl<S: Service> Handler for Server<'_, S> {
             self.connections_ended();
         }
         self.publish(now);
-        if self.housekeeping <= now {
+        let stop = self.stop(now);
+        if self.housekeeping <= now || stop.is_some() {
             self.housekeeping = now + HEARTBEAT;
             self.connections.tidy();
             self.assignment.seat.add(Word::LogDropped, logging::report_dropped());
         }
         self.assignment.seat.turned(now.elapsed());
-        self.stop(now).map_or(ControlFlow::Continue(()), ControlFlow::Break)
+        stop.map_or(ControlFlow::Continue(()), ControlFlow::Break)
     }
 
     fn busy_poll(&self) -> Duration {
@@ -340,6 +343,11 @@ impl<S: Service> Handler for Server<'_, S> {
             .chain([now + self.heartbeat])
             .min()
     }
+}
+
+fn access_log<'a>(assignment: &Assignment<'a>) -> Option<Box<dyn Recorder + 'a>> {
+    let log = AccessLog::open(&assignment.config.log, assignment.slot, assignment.seat)?;
+    Some(Box::new(log))
 }
 
 /// Whether a failed receive has used up its message: the next one may be fine.

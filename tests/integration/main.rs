@@ -9,6 +9,7 @@
 mod operator;
 mod support;
 
+mod access_log;
 mod activation;
 mod balance;
 mod client_bench;
@@ -38,6 +39,8 @@ mod reload;
 mod scaling;
 mod settings;
 mod signals;
+mod state_file;
+mod statistics;
 mod steering;
 mod supervision;
 mod systemd;

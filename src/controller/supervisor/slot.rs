@@ -19,6 +19,11 @@ pub struct SlotView {
     pub backoff: Duration,
 }
 
+impl SlotView {
+    /// A slot that is not there.
+    pub const NOTHING: Self = Self { state: SlotState::Empty, pid: None, backoff: Duration::ZERO };
+}
+
 /// What a slot has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {

@@ -14,11 +14,13 @@ pub(crate) mod log;
 pub(crate) mod pattern;
 pub(crate) mod proc;
 pub(crate) mod server;
+pub(crate) mod statistics;
 
 pub(crate) use client::{Client, End};
 pub(crate) use launch::Launch;
 pub(crate) use load::{alongside, under_connecting_load};
 pub(crate) use server::Server;
+pub(crate) use statistics::{stats, sum, total};
 
 /// What the daemon is allowed for anything that ought to happen at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(5);

@@ -28,7 +28,8 @@ pub(crate) struct Server {
     addresses: Vec<SocketAddr>,
     /// Standard error.
     pub(crate) log: Log,
-    stdout: Log,
+    /// Standard output.
+    pub(crate) stdout: Log,
 }
 
 impl Server {
@@ -215,6 +216,7 @@ impl Drop for Server {
         let titles: Vec<_> = survivors.iter().map(|&pid| proc::process(pid)).collect();
         let all_gone = self.kill_everything();
         self.log.resume();
+        self.stdout.resume();
         if all_gone {
             // Nobody is left to write, so the pipes end.
             self.log.join();

@@ -1,0 +1,215 @@
+//! The access log tells of every connection that it is asked to, and harms nobody when it cannot.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::operator::{refused_reload, reload, wait_settled};
+use super::support::{SOON, Server, Turn, ms, stats, wait_for, wait_until};
+
+/// A folder for the file, and its path.
+fn place() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log").to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+fn read(path: &str) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn wait_for_lines(path: &str, count: usize) -> Vec<String> {
+    wait_for(SOON, &format!("{count} lines in {path}"), || {
+        let lines = read(path);
+        (lines.len() >= count).then_some(lines)
+    })
+}
+
+fn dropped(server: &Server) -> u64 {
+    stats(server)["log_lines_dropped"].as_u64().unwrap()
+}
+
+const TROUBLE: &str = "lines are dropped: ";
+const AGAIN: &str = "it works again";
+
+#[test]
+fn a_line_has_everything_in_text_and_in_json() {
+    let turn = Turn::shared();
+    let (_folder, path) = place();
+    let args = ["--workers", "1", "--access-log", "all", "--access-log-file", &path];
+    let server = turn.start(&args);
+    let mut client = server.connect();
+    let peer = client.stream().local_addr().unwrap();
+    client.echo(100);
+    client.finish();
+    drop(server.connect());
+    server.assert_echoes();
+    let lines = wait_for_lines(&path, 2);
+    let (local, worker) = (server.address(), server.worker());
+    let mark =
+        format!("INFO  worker-1[{worker}]: connection ended slot=1 peer={peer} local={local}");
+    assert!(lines[0].contains(&mark), "{lines:?}");
+    assert!(lines[0].ends_with(" received=100 sent=100 reason=client_fin"), "{lines:?}");
+    assert!(lines[1].ends_with(" received=1000 sent=1000 reason=client_fin"), "no empty ones");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o027, 0, "at most 0640");
+    server.stop();
+
+    let args = ["--workers", "1", "--access-log", "all", "--log-format", "json", "--log-empty"];
+    let server = turn.start(&args);
+    drop(server.connect());
+    server.assert_echoes();
+    let line = server.log.wait_for(SOON, r#""received":1000"#);
+    let line: Value = serde_json::from_str(&line.text).expect("JSON");
+    assert_eq!((&line["role"], &line["slot"]), (&"worker-1".into(), &1.into()));
+    assert_eq!((&line["sent"], &line["reason"]), (&1000.into(), &"client_fin".into()));
+    assert_eq!(line["local"], server.address().to_string());
+    assert!(line["duration_ms"].as_f64().is_some() && line["timestamp"].is_string(), "{line}");
+    wait_until(SOON, "the empty one, too", || server.log.count(r#""received":0"#) == 1);
+    server.stop();
+}
+
+#[test]
+fn only_what_went_wrong_if_that_is_asked_for() {
+    let turn = Turn::shared();
+    let args = ["--workers", "1", "--access-log", "errors", "--idle-timeout", "1s"];
+    let server = turn.launch(&args).arg("--write-timeout").arg("1s").start();
+    (0..5).for_each(|_| server.assert_echoes());
+    let (mut reset, mut idle, mut deaf) = (server.connect(), server.connect(), server.connect());
+    reset.echo(7);
+    reset.reset();
+    idle.echo(8);
+    deaf.send_until_stuck(ms(200), 64 << 20);
+    idle.expect_fin();
+    server.log.wait_for(SOON, "reason=write_timeout");
+    let lines = server.log.with("connection ended");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].has(" received=7 sent=7 reason=reset"), "{lines:?}");
+    server.stop();
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_refused_at_once_and_at_a_reload() {
+    let turn = Turn::shared();
+    let (folder, path) = place();
+    for bad in [folder.path().to_str().unwrap(), &format!("{path}/beyond")] {
+        let args = ["--port", "0", "--access-log", "all", "--access-log-file", bad];
+        turn.launch(&args).run().assert_one_line(1, &["--access-log-file", bad]);
+    }
+    let args = ["--workers", "1", "--access-log", "all", "--access-log-file", &path];
+    let server = turn.start(&args);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let line = refused_reload(&server);
+    assert!(line.has("--access-log-file") && line.has(&path), "{line:?}");
+    server.assert_echoes();
+    fs::remove_dir(&path).unwrap();
+    reload(&server);
+    server.assert_echoes();
+    wait_for_lines(&path, 1);
+    server.stop();
+}
+
+#[test]
+fn whoever_still_drains_writes_to_the_new_file_after_a_reload() {
+    let turn = Turn::shared();
+    let (folder, path) = place();
+    let args = ["--workers", "2", "--access-log", "all", "--access-log-file", &path];
+    let server = turn.start(&args);
+    let mut clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| _ = client.echo(100));
+    server.assert_echoes();
+    wait_for_lines(&path, 1);
+    let rotated = folder.path().join("access.log.1");
+    fs::rename(&path, &rotated).unwrap();
+    reload(&server);
+    clients.into_iter().for_each(super::support::Client::finish);
+    wait_settled(&server, 2);
+    assert_eq!(read(&path).len(), 10, "old workers");
+    assert_eq!(read(rotated.to_str().unwrap()).len(), 1);
+    server.assert_echoes();
+    wait_for_lines(&path, 11);
+    server.stop();
+}
+
+#[test]
+fn a_full_disk_and_a_removed_folder_cost_lines_and_nothing_else() {
+    let turn = Turn::shared();
+    let args = ["--workers", "1", "--access-log", "all", "--access-log-file"];
+    let server = turn.launch(&args).arg("/dev/full").start();
+    (0..20).for_each(|_| server.assert_echoes());
+    wait_until(SOON, "they are counted", || dropped(&server) == 20);
+    assert_eq!(server.log.count(TROUBLE), 1, "said once");
+    assert!(server.log.wait_for(SOON, TROUBLE).has("--access-log-file /dev/full"));
+    server.stop();
+
+    let (folder, _) = place();
+    let inner = folder.path().join("inner");
+    fs::create_dir(&inner).unwrap();
+    let path = inner.join("access.log").to_str().unwrap().to_owned();
+    let server = turn.launch(&args).arg(&path).start();
+    server.assert_echoes();
+    wait_for_lines(&path, 1);
+    fs::remove_dir_all(&inner).unwrap();
+    (0..10).for_each(|_| server.assert_echoes());
+    wait_until(SOON, "they are counted", || dropped(&server) == 10);
+    fs::create_dir(&inner).unwrap();
+    wait_until(SOON, "it goes on by itself", || {
+        server.assert_echoes();
+        server.log.count(AGAIN) == 1
+    });
+    assert!(server.log.wait_for(SOON, AGAIN).has("dropped=10"));
+    assert_eq!(server.log.count(TROUBLE), 1, "said once");
+    assert!(!read(&path).is_empty());
+    server.stop();
+}
+
+#[test]
+fn a_pipe_may_have_no_reader_or_lose_it() {
+    let turn = Turn::shared();
+    let (_folder, path) = place();
+    nix::unistd::mkfifo(Path::new(&path), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let args = ["--workers", "1", "--access-log", "all", "--access-log-file", &path];
+    let server = turn.start(&args);
+    (0..5).for_each(|_| server.assert_echoes());
+    wait_until(SOON, "they are counted", || dropped(&server) == 5);
+    let mut reader = fs::File::options().read(true).write(true).open(&path).unwrap();
+    wait_until(SOON, "it works with a reader", || {
+        server.assert_echoes();
+        server.log.count(AGAIN) == 1
+    });
+    let mut start = [0; 100];
+    reader.read_exact(&mut start).unwrap();
+    assert!(String::from_utf8_lossy(&start).contains("connection ended"));
+    // Now nobody reads any more what is in the pipe.
+    wait_until(SOON, "the pipe is full", || {
+        (0..20).for_each(|_| server.assert_echoes());
+        server.log.count(TROUBLE) == 2
+    });
+    drop(reader);
+    let before = dropped(&server);
+    (0..5).for_each(|_| server.assert_echoes());
+    wait_until(SOON, "they are counted", || dropped(&server) == before + 5);
+    server.stop();
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_ends_nobody() {
+    let turn = Turn::shared();
+    let (_folder, path) = place();
+    let args = ["--workers", "1", "--access-log", "all", "--access-log-file", &path];
+    let server = turn.start(&args);
+    let worker = server.worker();
+    let limit = std::process::Command::new("prlimit")
+        .args(["--pid", &worker.to_string(), "--fsize=300"])
+        .status();
+    assert!(limit.expect("prlimit runs").success());
+    (0..5).for_each(|_| server.assert_echoes());
+    wait_until(SOON, "lines are dropped", || dropped(&server) > 0);
+    assert_eq!((server.worker(), server.log.count(TROUBLE)), (worker, 1));
+    server.stop();
+}

@@ -1,0 +1,272 @@
+//! The totals outlive the daemon, and no file of anybody is lost for that.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::operator::reload;
+use super::statistics::{assert_books_balance, at_rest};
+use super::support::{SOON, Server, Turn, ms, secs, skip, stats, total, wait_for, wait_until};
+
+struct Place {
+    folder: TempDir,
+    path: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        Self { folder, path }
+    }
+
+    fn start(&self, turn: &Turn) -> Server {
+        let launch = turn.launch(&["--workers", "1", "--state-file"]);
+        launch.arg(self.path.to_str().unwrap()).start()
+    }
+
+    /// What the file says; nothing while it is not there.
+    fn saved(&self, name: &str) -> Option<u64> {
+        let saved: Value = serde_json::from_slice(&fs::read(&self.path).ok()?).expect("whole");
+        saved["totals"][name].as_u64()
+    }
+
+    #[track_caller]
+    fn wait_saved(&self, accepted: u64) {
+        wait_until(SOON, "the totals are saved", || self.saved("accepted") == Some(accepted));
+    }
+
+    fn names(&self) -> Vec<String> {
+        let names = fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<String> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+const NOT_KEPT: &str = "the totals are not kept: ";
+const KEPT: &str = "the totals are kept again";
+
+fn accepted(server: &Server) -> u64 {
+    total(&stats(server), "connections_accepted")
+}
+
+#[test]
+fn totals_and_rates_outlive_a_stop_and_a_crash() {
+    let turn = Turn::shared();
+    let place = Place::new();
+    let server = place.start(&turn);
+    (0..10).for_each(|_| server.assert_echoes());
+    let last = at_rest(&server);
+    server.stop();
+    assert_eq!(place.names(), ["state"], "nothing is left beside it");
+    assert_eq!((place.saved("accepted"), place.saved("sent")), (Some(10), Some(10_000)));
+
+    let mut server = place.start(&turn);
+    let now = stats(&server);
+    assert_eq!(now["totals"]["bytes_sent"], last["totals"]["bytes_sent"]);
+    assert_eq!(total(&now, "connections_closed/client_fin"), 10);
+    assert_eq!(now["slots"][0]["figures"]["connections_accepted"], 0, "slots begin anew");
+    wait_until(SOON, "the rates go on", || stats(&server)["rates"]["10s"]["connections"] != 0.0);
+    let mut open = server.connect();
+    open.echo(100);
+    place.wait_saved(11);
+    server.signal(Signal::SIGKILL);
+    wait_until(SOON, "all are gone", || server.exit_code().is_some() && server.family().is_empty());
+
+    let server = place.start(&turn);
+    let now = at_rest(&server);
+    assert_eq!((total(&now, "connections_accepted"), total(&now, "bytes_sent")), (11, 10_100));
+    assert_eq!(total(&now, "connections_closed/worker_died"), 1, "it had been open");
+    assert_eq!(now["totals"]["bytes_lost"], 0);
+    server.assert_echoes();
+    at_rest(&server);
+    assert_eq!(accepted(&server), 12);
+    server.stop();
+}
+
+#[test]
+fn a_reload_counts_nothing_twice_and_goes_on_saving() {
+    let turn = Turn::shared();
+    let place = Place::new();
+    let server = place.start(&turn);
+    (0..5).for_each(|_| server.assert_echoes());
+    place.wait_saved(5);
+    for round in 0..3 {
+        reload(&server);
+        server.assert_echoes();
+        place.wait_saved(6 + round);
+        assert_eq!(accepted(&server), 6 + round);
+    }
+    assert_books_balance(&at_rest(&server));
+    assert_eq!(server.log.count(NOT_KEPT), 0);
+    server.stop();
+    assert_eq!((place.saved("accepted"), place.names()), (Some(8), vec!["state".to_owned()]));
+}
+
+#[test]
+fn a_file_that_is_not_ours_is_left_alone() {
+    let turn = Turn::shared();
+    let place = Place::new();
+    let newer = r#"{"tcp-echo-state":2,"totals":{}}"#;
+    for (foreign, why) in [("root:x:0:0\n", "not a state file"), (newer, "later version")] {
+        fs::write(&place.path, foreign).unwrap();
+        let server = place.start(&turn);
+        assert!(server.log.wait_for(SOON, NOT_KEPT).has(why));
+        server.assert_echoes();
+        std::thread::sleep(ms(2500));
+        assert_eq!(server.log.count(NOT_KEPT), 1, "said once, not every second");
+        assert_eq!(fs::read_to_string(&place.path).unwrap(), foreign);
+        assert_eq!(place.names(), ["state"], "nothing is put beside it");
+        fs::remove_file(&place.path).unwrap();
+        server.log.wait_for(SOON, KEPT);
+        place.wait_saved(1);
+        server.stop();
+    }
+    for device in ["/dev/full", "/dev/null", "/dev"] {
+        let server = turn.launch(&["--workers", "1", "--state-file", device]).start();
+        assert!(server.log.wait_for(SOON, NOT_KEPT).has(device));
+        server.assert_echoes();
+        server.stop();
+        assert!(!fs::metadata(device).unwrap().is_file());
+    }
+}
+
+#[test]
+fn a_damaged_file_is_put_aside_once() {
+    let turn = Turn::shared();
+    let place = Place::new();
+    for round in 0..2 {
+        let damaged = format!(r#"{{"tcp-echo-state":1,"saved-at-ms":{round},"tot"#);
+        fs::write(&place.path, &damaged).unwrap();
+        let server = place.start(&turn);
+        let line = server.log.wait_for(SOON, "--state-file");
+        assert!(line.has("damaged"), "{line:?}");
+        server.assert_echoes();
+        if round == 0 {
+            place.wait_saved(1);
+        } else {
+            assert_eq!(fs::read_to_string(&place.path).unwrap(), damaged, "both are kept");
+        }
+        server.stop();
+        let aside = fs::read_to_string(place.folder.path().join("state.bad")).unwrap();
+        assert!(aside.contains(r#":0,"tot"#), "the first one: {aside}");
+    }
+    fs::write(&place.path, [0; 100]).unwrap();
+    let server = place.start(&turn);
+    server.assert_echoes();
+    place_is_fresh(&place);
+    server.stop();
+}
+
+/// Nothing but zeros is what a power failure may leave: there is nothing to lose.
+#[track_caller]
+fn place_is_fresh(place: &Place) {
+    wait_until(SOON, "it is written over", || {
+        fs::read(&place.path).is_ok_and(|text| text.first() == Some(&b'{'))
+    });
+    place.wait_saved(1);
+}
+
+#[test]
+fn two_daemons_never_share_a_file() {
+    let turn = Turn::shared();
+    let place = Place::new();
+    let first = place.start(&turn);
+    first.assert_echoes();
+    place.wait_saved(1);
+    let second = place.start(&turn);
+    let line = second.log.wait_for(SOON, NOT_KEPT);
+    assert!(
+        line.has(&format!("process {} keeps its totals there", first.controller())),
+        "{line:?}"
+    );
+    (0..3).for_each(|_| second.assert_echoes());
+    at_rest(&second);
+    assert_eq!(accepted(&second), 3, "the first one's are the first one's");
+    reload(&first);
+    std::thread::sleep(ms(1500));
+    assert_eq!((place.saved("accepted"), second.log.count(NOT_KEPT)), (Some(1), 1));
+    first.stop();
+    second.log.wait_for(SOON, KEPT);
+    place.wait_saved(4);
+    let now = stats(&second);
+    assert_eq!(total(&now, "connections_accepted"), 4, "now they are former ones");
+    assert!(now["rates"]["1s"]["connections"].as_f64().unwrap() < 3.5, "no rush: {now}");
+    second.stop();
+}
+
+#[test]
+fn a_missing_folder_and_a_link_are_no_trouble() {
+    let turn = Turn::shared();
+    let mut place = Place::new();
+    let inner = place.folder.path().join("inner");
+    place.path = inner.join("state");
+    let server = place.start(&turn);
+    assert!(server.log.wait_for(SOON, NOT_KEPT).has("inner/state"));
+    server.assert_echoes();
+    fs::create_dir(&inner).unwrap();
+    server.log.wait_for(SOON, KEPT);
+    place.wait_saved(1);
+    fs::remove_dir_all(&inner).unwrap();
+    wait_until(SOON, "said again", || server.log.count(NOT_KEPT) == 2);
+    fs::create_dir(&inner).unwrap();
+    place.wait_saved(1);
+    server.stop();
+
+    let link = place.folder.path().join("link");
+    symlink(&place.path, &link).unwrap();
+    let server = turn.launch(&["--workers", "1", "--state-file", link.to_str().unwrap()]).start();
+    server.assert_echoes();
+    place.wait_saved(2);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "the link is still one");
+    server.stop();
+}
+
+#[test]
+fn a_full_disk_is_told_once_and_survived_by_both_files() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can mount a small disk");
+    }
+    let turn = Turn::shared();
+    let place = Place::new();
+    let disk = place.folder.path().to_str().unwrap().to_owned();
+    let script = format!("mount -t tmpfs -o size=128k none {disk} && exec \"$0\" \"$@\"");
+    let launch = turn.launch(&["--workers", "1", "--access-log", "all"]);
+    let launch = launch.arg("--state-file").arg(place.path.to_str().unwrap());
+    let launch = launch.arg("--access-log-file").arg(&format!("{disk}/access.log"));
+    let wrapper = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script];
+    let server = launch.under(&wrapper).start();
+    server.assert_echoes();
+    // Seen through the daemon's own mounts.
+    let inside = |name: &str| format!("/proc/{}/root{disk}/{name}", server.controller());
+    let saved =
+        || -> Option<Value> { serde_json::from_slice(&fs::read(inside("state")).ok()?).ok() };
+    wait_until(SOON, "it is saved", || saved().is_some_and(|it| it["totals"]["accepted"] == 1));
+    let _ = fs::write(inside("filler"), vec![1; 256 * 1024]);
+    wait_for(SOON, "the state file is in trouble", || server.log.with(NOT_KEPT).pop());
+    wait_until(SOON, "the access log, too", || {
+        server.assert_echoes();
+        server.log.count("lines are dropped: ") == 1
+    });
+    assert_eq!(saved().expect("the last one is whole")["totals"]["accepted"], 1);
+    assert!(fs::metadata(inside("state.tmp")).is_err(), "no scraps");
+    std::thread::sleep(secs(2));
+    assert_eq!((server.log.count(NOT_KEPT), server.log.count("lines are dropped: ")), (1, 1));
+    fs::remove_file(inside("filler")).unwrap();
+    server.log.wait_for(SOON, KEPT);
+    wait_until(SOON, "the access log works again", || {
+        server.assert_echoes();
+        server.log.count("it works again") == 1
+    });
+    let handled = accepted(&server);
+    wait_until(SOON, "it is saved", || {
+        saved().is_some_and(|it| it["totals"]["accepted"] == handled)
+    });
+    server.stop();
+}

@@ -39,7 +39,10 @@ use crate::stats::{Reason, Seat, Word};
 const KEY_BITS: u32 = 32;
 
 /// When fewer bytes have waited, the allocator's leftovers are not worth looking for.
-const WORTH_TRIMMING: u64 = 8 * 1024 * 1024;
+const WORTH_TRIMMING: u64 = 4 * 1024 * 1024;
+
+/// After a burst, memory is looked for so often, a second apart: the pools give theirs back late.
+const TRIMS: u32 = 3;
 
 /// What a connection's turn works with: everything but the table, which it is borrowed from.
 macro_rules! turn {
@@ -81,6 +84,8 @@ pub struct Connections<'a, S: Service> {
     pools: Pools,
     /// The most bytes that have waited lately.
     most_buffered: u64,
+    /// How often more to look for memory that can be given back.
+    trims: u32,
     patience: Patience,
     draining: bool,
     idle_close: IdleClose,
@@ -107,6 +112,7 @@ impl<'a, S: Service> Connections<'a, S> {
             buffer: vec![0; config.buffer_size].into(),
             pools: Pools::new(config.splice == Splice::Auto),
             most_buffered: 0,
+            trims: 0,
             patience: Patience::new(config),
             draining: false,
             idle_close: config.idle_close,
@@ -221,8 +227,12 @@ impl<'a, S: Service> Connections<'a, S> {
         }
         let buffered = self.seat.get(Word::Buffered);
         if self.most_buffered > WORTH_TRIMMING && buffered < self.most_buffered / 2 {
-            memory::trim();
+            self.trims = TRIMS;
             self.most_buffered = 0;
+        }
+        if self.trims > 0 {
+            self.trims -= 1;
+            memory::trim();
         }
         self.most_buffered = self.most_buffered.max(buffered);
     }

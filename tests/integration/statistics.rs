@@ -105,7 +105,9 @@ fn every_rendering_tells_the_same_after_ten_kills_under_load() {
     // A killed worker writes no lines for what it had open; all others are there.
     let [lines, ..] = sums(&fs::read_to_string(&path).unwrap());
     let died = total(&after, "connections_closed/worker_died");
-    assert_eq!(lines, total(&after, "connections_accepted") - died);
+    let ended = total(&after, "connections_accepted") - died;
+    // A kill may fall between the counting of an end and its line.
+    assert!(lines <= ended && ended - lines <= kills, "{lines} lines for {ended} ends");
 
     fs::write(&path, "").unwrap();
     for size in [1, 1000, 100_000, 3_000_000] {

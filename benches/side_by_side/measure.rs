@@ -1,0 +1,149 @@
+//! Figures of one turn, medians, and ratios.
+
+/// What one turn of one server has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Sample {
+    /// Nanoseconds of processor time that the server's processes took.
+    pub cpu: f64,
+    /// Echoes that came back whole and right.
+    pub echoes: f64,
+    /// Bytes that came back right.
+    pub bytes: f64,
+    /// Connections that were opened.
+    pub connections: f64,
+    /// The length of the turn.
+    pub seconds: f64,
+    /// Microseconds that half of the echoes took at most.
+    pub p50: f64,
+    /// The same for 99 of 100.
+    pub p99: f64,
+    /// The same for 999 of 1000.
+    pub p99_9: f64,
+}
+
+/// A figure of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Metric {
+    /// Nanoseconds of the server's processor time for an echo.
+    CpuPerEcho,
+    /// The same for 1024 bytes.
+    CpuPerKib,
+    /// Microseconds of the server's processor time for a connection.
+    CpuPerConnection,
+    /// Echoes a second.
+    Echoes,
+    /// Millions of bytes a second, each way.
+    Throughput,
+    /// Connections a second.
+    Connections,
+    /// Latency in microseconds.
+    P50,
+    /// Latency in microseconds.
+    P99,
+    /// Latency in microseconds.
+    P999,
+}
+
+impl Metric {
+    /// The head of its column.
+    pub(crate) fn head(self) -> &'static str {
+        match self {
+            Self::CpuPerEcho => "CPU ns/echo",
+            Self::CpuPerKib => "CPU ns/KiB",
+            Self::CpuPerConnection => "CPU µs/conn",
+            Self::Echoes => "echoes/s",
+            Self::Throughput => "MB/s",
+            Self::Connections => "conns/s",
+            Self::P50 => "p50 µs",
+            Self::P99 => "p99 µs",
+            Self::P999 => "p99.9 µs",
+        }
+    }
+
+    /// This figure of a turn.
+    pub(crate) fn of(self, sample: &Sample) -> f64 {
+        let Sample { cpu, echoes, bytes, connections, seconds, p50, p99, p99_9 } = *sample;
+        match self {
+            Self::CpuPerEcho => cpu / echoes,
+            Self::CpuPerKib => cpu / (bytes / 1024.0),
+            Self::CpuPerConnection => cpu / connections / 1e3,
+            Self::Echoes => echoes / seconds,
+            Self::Throughput => bytes / seconds / 1e6,
+            Self::Connections => connections / seconds,
+            Self::P50 => p50,
+            Self::P99 => p99,
+            Self::P999 => p99_9,
+        }
+    }
+
+    /// The median over all turns.
+    pub(crate) fn median(self, samples: &[Sample]) -> f64 {
+        median(samples.iter().map(|sample| self.of(sample)))
+    }
+
+    /// How many times the other's figure ours is: the median of the ratios turn by turn, so that what
+    /// disturbs a whole round disturbs no ratio.
+    pub(crate) fn ratio(self, ours: &[Sample], others: &[Sample]) -> f64 {
+        median(ours.iter().zip(others).map(|(ours, other)| self.of(ours) / self.of(other)))
+    }
+}
+
+/// The middle one, or what lies between the middle two; not a number when there is none.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        count if count % 2 == 1 => values[count / 2],
+        count => (values[count / 2 - 1] + values[count / 2]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median([9.0]), 9.0);
+        assert_eq!(median([9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median([9.0, 1.0, 2.0, 4.0]), 3.0);
+        assert!(median([]).is_nan());
+    }
+
+    #[test]
+    fn figures_are_per_echo_per_kib_and_per_second() {
+        let sample = Sample {
+            cpu: 1e6,
+            echoes: 200.0,
+            bytes: 1_024_000.0,
+            connections: 10.0,
+            seconds: 2.0,
+            p50: 1.0,
+            p99: 2.0,
+            p99_9: 3.0,
+        };
+        for (metric, figure) in [
+            (Metric::CpuPerEcho, 5_000.0),
+            (Metric::CpuPerKib, 1_000.0),
+            (Metric::CpuPerConnection, 100.0),
+            (Metric::Echoes, 100.0),
+            (Metric::Throughput, 0.512),
+            (Metric::Connections, 5.0),
+            (Metric::P50, 1.0),
+            (Metric::P99, 2.0),
+            (Metric::P999, 3.0),
+        ] {
+            assert_eq!(metric.of(&sample), figure, "{metric:?}");
+        }
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_round() {
+        let turn = |p50: f64| Sample { p50, ..Sample::default() };
+        // The machine was ten times as slow in the second round: that is nobody's fault.
+        let ours = [turn(1.0), turn(10.0), turn(1.0)];
+        let others = [turn(2.0), turn(20.0), turn(2.0)];
+        assert_eq!(Metric::P50.ratio(&ours, &others), 0.5);
+    }
+}

@@ -1,0 +1,86 @@
+//! What the kernel says of other processes: family, processor time, memory.
+
+use std::fs;
+
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// `/proc/PID/stat` behind the name, which may hold anything: state, parent, group, …
+fn stat(pid: i32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// A process and all its descendants that live.
+pub(crate) fn tree(root: i32) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parents: Vec<(i32, i32)> =
+        pids.filter_map(|pid| Some((pid, stat(pid)?.get(1)?.parse().ok()?))).collect();
+    let mut tree = vec![root];
+    let mut next = 0;
+    while let Some(&pid) = tree.get(next) {
+        tree.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(pid, _)| pid));
+        next += 1;
+    }
+    tree
+}
+
+/// The processes below `root` that do the work: all but `root`, or `root` itself if it is alone.
+pub(crate) fn workers(root: i32) -> Vec<i32> {
+    let mut tree = tree(root);
+    if tree.len() > 1 {
+        tree.remove(0);
+    }
+    tree
+}
+
+/// Nanoseconds of processor time that a process and its descendants have taken.
+///
+/// The clock of a process is the sum of the first fields of `/proc/PID/task/*/schedstat`, with those
+/// of the threads that have ended. Of processes that have ended, the kernel keeps no more than the
+/// hundredths of a second.
+pub(crate) fn cpu(root: i32) -> f64 {
+    let tick = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
+    let of = |pid: i32| {
+        let clock = clock_getcpuclockid(Pid::from_raw(pid)).and_then(clock_gettime);
+        let own = clock.map_or(0.0, |time| time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64);
+        let field = |fields: &Vec<String>, index: usize| fields.get(index)?.parse::<f64>().ok();
+        let ended = stat(pid).and_then(|f| Some(field(&f, 13)? + field(&f, 14)?)).unwrap_or(0.0);
+        own + ended / tick * 1e9
+    };
+    tree(root).into_iter().map(of).sum()
+}
+
+/// Bytes of memory that processes have to themselves, and their share of what they have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Memory {
+    /// Only theirs.
+    pub private: f64,
+    /// With their share of what is common.
+    pub proportional: f64,
+}
+
+/// The memory of some processes.
+pub(crate) fn memory(pids: &[i32]) -> Memory {
+    let mut sum = Memory::default();
+    for pid in pids {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        sum.private += kib(&text, "Private_Clean") + kib(&text, "Private_Dirty");
+        sum.proportional += kib(&text, "Pss");
+    }
+    sum
+}
+
+/// A line of `/proc/meminfo`, in bytes.
+pub(crate) fn meminfo(name: &str) -> f64 {
+    kib(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), name)
+}
+
+/// The line `name:  123 kB`, in bytes.
+fn kib(text: &str, name: &str) -> f64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = value.and_then(|value| value.split_whitespace().next()?.parse::<f64>().ok());
+    number.unwrap_or(0.0) * 1024.0
+}

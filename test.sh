@@ -2,27 +2,32 @@
 # Everything that must hold before a change goes in. Steps whose tools are not installed are skipped.
 set -u -o pipefail
 
-scripts=(test.sh .ci/run requirements/debian.sh)
-
 usage() {
     cat <<'EOF'
 Usage: ./test.sh [OPTIONS]
 
 Checks format, lints, documentation, tests, dependencies and scripts, and runs
-the daemon under valgrind. Exits with 0 when nothing has failed.
+the daemon under valgrind and, where a Docker engine answers, in a container.
+Exits with 0 when nothing has failed.
 
 Options:
-  --no-memcheck  Skip the run under valgrind
+  --docker       Build every image and try all that is done with them: compose,
+                 Swarm, builds without a network, tests with the oldest Rust.
+                 Makes a base image where none can be had. Takes minutes more
+  --no-memcheck  Skip the runs under valgrind
+  --long         Longer runs: the integration tests three times over
   --help         Print this text
 
 TCP_ECHO_BIN=/path/to/tcp-echo runs the integration tests against that program.
 EOF
 }
 
-memcheck=yes
+memcheck=yes docker=no long=no
 for option in "$@"; do
     case $option in
+        --docker) docker=yes ;;
         --no-memcheck) memcheck=no ;;
+        --long) long=yes ;;
         --help) usage && exit 0 ;;
         *) echo "test.sh: unknown option '$option' (see --help)" >&2 && exit 2 ;;
     esac
@@ -51,44 +56,10 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# --- Steps: each is a function that returns 0, or calls `skip`, or fails -------------------------
+# shellcheck source=tests/steps.sh
+. tests/steps.sh
 
-SKIPPED=77
-reason=
-
-# The last command of a step that cannot be taken.
-skip() {
-    reason=$1
-    return $SKIPPED
-}
-
-passed=0 failed=0 skipped=0
-summary=()
-
-# step NAME FUNCTION
-step() {
-    local name=$1 began=$SECONDS code
-    reason=
-    echo "==> $name"
-    "$2"
-    code=$?
-    local took="$((SECONDS - began)) s"
-    case $code in
-        0)
-            ((passed += 1))
-            summary+=("passed   $name ($took)")
-            ;;
-        "$SKIPPED")
-            ((skipped += 1))
-            summary+=("skipped  $name ($reason)")
-            ;;
-        *)
-            ((failed += 1))
-            summary+=("FAILED   $name ($took)")
-            ;;
-    esac
-    echo "    ${summary[-1]}"
-}
+# --- The steps -----------------------------------------------------------------------------------
 
 format() {
     cargo fmt --version &>/dev/null || { skip "rustfmt is not installed"; return; }
@@ -105,7 +76,13 @@ documentation() {
 }
 
 tests() {
-    cargo test --locked
+    cargo test --locked || return
+    [[ $long == yes ]] || return 0
+    local round
+    for round in 2 3; do
+        echo "--- round $round"
+        cargo test --locked --test integration || return
+    done
 }
 
 dependencies() {
@@ -121,23 +98,12 @@ advisories() {
 
 shell_scripts() {
     command -v shellcheck >/dev/null || { skip "shellcheck is not installed"; return; }
-    shellcheck "${scripts[@]}"
+    local scripts
+    mapfile -t scripts < <(find . -name '*.sh' -not -path './target/*' -not -path './vendor/*')
+    shellcheck .ci/run "${scripts[@]}"
 }
 
 # --- The run under valgrind ----------------------------------------------------------------------
-
-# wait_for SECONDS WHAT COMMAND...: until the command succeeds, or fails after that time.
-wait_for() {
-    local deadline=$((SECONDS + $1)) what=$2
-    shift 2
-    until "$@"; do
-        if ((SECONDS > deadline)); then
-            echo "waited in vain: $what"
-            return 1
-        fi
-        sleep 0.05
-    done
-}
 
 logged() {
     grep -q "$1" "$tmp/log"
@@ -177,29 +143,6 @@ start_under_valgrind() {
     port=$(sed -n 's/.*serving on [^ ]*:\([0-9]*\) .*/\1/p' "$tmp/log")
 }
 
-# exchange FILE: sends it and prints what comes back. With `nc -N` the sending side is closed after
-# the last byte; bash alone cannot do that.
-exchange() {
-    if [[ $(nc -h 2>&1) == *" -N"* ]]; then
-        timeout 60 nc -N 127.0.0.1 "$port" <"$1"
-        return
-    fi
-    local socket writer
-    exec {socket}<>"/dev/tcp/127.0.0.1/$port" || return
-    cat "$1" >&"$socket" &
-    writer=$!
-    timeout 60 head -c "$(stat -c %s "$1")" <&"$socket"
-    wait "$writer"
-    exec {socket}>&-
-}
-
-comes_back() {
-    if ! exchange "$1" | cmp - "$1"; then
-        echo "not everything came back: $1"
-        return 1
-    fi
-}
-
 # judge KILLED: what valgrind has to say of every process; that one could not sum up.
 judge() {
     local log pid verdict=0 said
@@ -228,12 +171,12 @@ life() {
     wait_for 10 "two workers are ready" logged_times "worker ready" 2 || return
     echo FOO >"$tmp/foo"
     head -c 4194304 /dev/urandom >"$tmp/bulk"
-    comes_back "$tmp/foo" && comes_back "$tmp/bulk" || return
+    comes_back "$port" "$tmp/foo" && comes_back "$port" "$tmp/bulk" || return
 
     worker=$(sed -n 's/.*worker ready slot=1 worker_pid=\([0-9]*\).*/\1/p' "$tmp/log")
     kill -KILL "$worker" || return
     wait_for 60 "the killed worker is replaced" logged_times "worker ready" 3 || return
-    comes_back "$tmp/foo" && comes_back "$tmp/bulk" || return
+    comes_back "$port" "$tmp/foo" && comes_back "$port" "$tmp/bulk" || return
 
     kill -TERM "$daemon"
     wait_for 60 "the daemon ends after TERM" ended "$daemon" || return
@@ -264,6 +207,19 @@ memory() {
     return 1
 }
 
+# --- Containers ----------------------------------------------------------------------------------
+
+# Without --docker only what is quick, and only where an earlier --docker has left a base image.
+containers() {
+    local options=()
+    [[ $docker == yes ]] || options+=(--quick)
+    [[ $memcheck == yes ]] || options+=(--no-memcheck)
+    tests/docker.sh "${options[@]}" | tee "$tmp/containers"
+    local code=${PIPESTATUS[0]}
+    ((code != SKIPPED)) || skip "$(tail -n 1 "$tmp/containers")"
+    return "$code"
+}
+
 # --- All of it -----------------------------------------------------------------------------------
 
 step "format: cargo fmt --check" format
@@ -274,9 +230,6 @@ step "dependencies: cargo deny check bans licenses sources" dependencies
 step "advisories: cargo deny check advisories" advisories
 step "scripts: shellcheck" shell_scripts
 step "memory: valgrind" memory
+step "containers: tests/docker.sh" containers
 
-echo
-echo "==> summary"
-printf '    %s\n' "${summary[@]}"
-echo "$passed passed, $failed failed, $skipped skipped"
-((failed == 0))
+sum_up

@@ -1,30 +1,24 @@
 #!/bin/sh
-# Installs what the build and the tests use on Debian and its relatives. Needs root.
-# Rust itself is not among it: see README.md.
+# Debian 13: its own rustc and cargo, 1.85, suffice. An older Debian needs those of rustup.
 set -eu
 
-# The linker and the C library; then the tools of the tests.
-set -- gcc libc6-dev ca-certificates \
-    netcat-openbsd valgrind shellcheck procps util-linux iproute2 strace
+build="gcc libc6-dev ca-certificates"
+rust="cargo rustc"
+lints="rustfmt rust-clippy"
+nc="netcat-openbsd"
+tools="valgrind shellcheck procps util-linux iproute2 strace debootstrap"
 
-ID=
-ID_LIKE=
-if [ -r /etc/os-release ]; then
-    # shellcheck source=/dev/null
-    . /etc/os-release
-fi
-case " $ID $ID_LIKE " in
-    *" debian "*) ;;
-    *)
-        echo "requirements/debian.sh: this is not Debian. There the packages are called: $*" >&2
-        exit 1
-        ;;
-esac
-if [ "$(id -u)" -ne 0 ]; then
-    echo "requirements/debian.sh: apt-get needs root" >&2
-    exit 1
-fi
+installed() {
+    dpkg -s "$@" >/dev/null 2>&1
+}
 
-export DEBIAN_FRONTEND=noninteractive
-apt-get update
-apt-get install --yes --no-install-recommends "$@"
+fetch() {
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update
+    apt-get install --yes --no-install-recommends "$@"
+}
+
+# shellcheck source=requirements/common.sh
+. "$(dirname "$0")/common.sh"
+
+provide debian "$@"

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tcp_echo::event_loop::timers::{Clock, TimerRing};
 
 /// The groups below.
-const GROUPS: [&str; 1] = ["timers"];
+const GROUPS: [&str; 2] = ["timers", "table"];
 
 fn main() {
     // Cargo hands every word to every benchmark: those for the side-by-side are none of ours.
@@ -78,5 +78,52 @@ mod timers {
     }
 }
 
-// The connection table (insert, find, remove) and the remainder buffer (keep, send in parts, let go)
-// belong here as `mod table` and `mod remainder`, with their names in GROUPS.
+/// The table of connections, with real sockets: what the kernel does is part of it.
+mod table {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use mio::{Events, Poll};
+    use tcp_echo::cli::Cli;
+    use tcp_echo::config::Config;
+    use tcp_echo::connections::Connections;
+    use tcp_echo::service::Echo;
+    use tcp_echo::stats::Statistics;
+
+    use super::*;
+
+    /// A message goes in and comes back; of the long one the kernel does not take all at once, so
+    /// that a remainder is kept and sent.
+    #[divan::bench(args = [64, 16_384, 1_048_576])]
+    fn exchange(bencher: Bencher<'_, '_>, size: usize) {
+        let cli = Cli::parse_from(vec!["--splice=off".into()], |_| None).expect("valid");
+        let config = Config::load(&cli).expect("valid");
+        let mut statistics = Statistics::new().expect("memory");
+        let seat = statistics.take_seat().expect("a seat");
+        let clock = Clock::start(Instant::now());
+        let mut poll = Poll::new().expect("epoll");
+        let mut connections =
+            Connections::new(&config.connection, Echo, statistics.seat(seat), None);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("client");
+        let (server, _) = listener.accept().expect("accept");
+        for socket in [&client, &server] {
+            socket.set_nonblocking(true).expect("non-blocking");
+            socket.set_nodelay(true).expect("no delay");
+        }
+        let server = mio::net::TcpStream::from_std(server);
+        connections.insert(poll.registry(), server, clock.tick(Instant::now())).expect("epoll");
+        let (message, mut echo) = (vec![7; size], vec![0; size]);
+        let mut events = Events::with_capacity(16);
+        bencher.counter(divan::counter::BytesCount::new(size)).bench_local(|| {
+            let (mut sent, mut back) = (0, 0);
+            while back < size {
+                sent += client.write(&message[sent..]).unwrap_or(0);
+                poll.poll(&mut events, Some(Duration::ZERO)).expect("poll");
+                events.iter().for_each(|event| connections.mark(event));
+                connections.work(clock.tick(Instant::now()));
+                back += client.read(&mut echo[back..]).unwrap_or(0);
+            }
+        });
+    }
+}

@@ -125,10 +125,12 @@ impl Notifier {
         texts
     }
 
-    /// When to ask again for the watchdog's sake; `None` if the second that always passes at most
-    /// is soon enough.
+    /// When to ask again for the watchdog's sake, or because more time is needed; `None` if the second
+    /// that always passes at most is soon enough.
     pub fn deadline(&self) -> Option<Instant> {
-        self.watchdog.as_ref()?.due
+        let watchdog = self.watchdog.as_ref().and_then(|watchdog| watchdog.due);
+        let spoken = self.status_at.filter(|_| self.phase == Phase::Draining);
+        watchdog.into_iter().chain(spoken.map(|at| at + STATUS_INTERVAL)).min()
     }
 
     /// A text could not be sent, or was lost: the next [`tick`](Self::tick) says all again that

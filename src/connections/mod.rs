@@ -82,8 +82,9 @@ pub struct Connections<'a, S: Service> {
     service: S,
     buffer: Box<[u8]>,
     pools: Pools,
-    /// The most bytes that have waited lately.
-    most_buffered: u64,
+    /// How many bytes have waited in a burst, or still did when memory was last looked for; 0 when
+    /// there is none.
+    burst: u64,
     /// How often more to look for memory that can be given back.
     trims: u32,
     patience: Patience,
@@ -111,7 +112,7 @@ impl<'a, S: Service> Connections<'a, S> {
             service,
             buffer: vec![0; config.buffer_size].into(),
             pools: Pools::new(config.splice == Splice::Auto),
-            most_buffered: 0,
+            burst: 0,
             trims: 0,
             patience: Patience::new(config),
             draining: false,
@@ -225,16 +226,19 @@ impl<'a, S: Service> Connections<'a, S> {
         if self.table.len() < self.table.capacity() / 4 {
             self.table.shrink_to_fit();
         }
+        // Looked for each time when half has gone, to the end: what is still kept keeps whole pages.
         let buffered = self.seat.get(Word::Buffered);
-        if self.most_buffered > WORTH_TRIMMING && buffered < self.most_buffered / 2 {
+        if self.burst > 0 || buffered > WORTH_TRIMMING {
+            self.burst = self.burst.max(buffered);
+        }
+        if self.burst > 0 && buffered <= self.burst / 2 {
+            self.burst = buffered;
             self.trims = TRIMS;
-            self.most_buffered = 0;
         }
         if self.trims > 0 {
             self.trims -= 1;
             memory::trim();
         }
-        self.most_buffered = self.most_buffered.max(buffered);
     }
 
     /// Closes all that are left; returns how many had to be reset.

@@ -1,13 +1,15 @@
-//! What the controller gives a worker: all that the two roles know of each other.
+//! What the controller gives a worker, or the admin process: all that the roles know of each other.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use nix::unistd::Pid;
 
 use crate::config::{Config, Endpoint};
 use crate::exit::Exit;
 use crate::process::channel::Channel;
-use crate::stats::{Seat, Siblings};
+use crate::process::front::Front;
+use crate::stats::{Layout, Seat, Siblings};
 
 /// A worker's orders.
 #[derive(Debug)]
@@ -45,3 +47,23 @@ pub struct Exchange<'a> {
 
 /// A worker's whole life, run in a process of its own.
 pub type WorkerMain = fn(Assignment<'_>) -> Exit;
+
+/// The orders of the admin process.
+#[derive(Debug)]
+pub struct AdminAssignment<'a> {
+    /// Who gives the orders.
+    pub controller: Pid,
+    /// Where it accepts.
+    pub front: Front,
+    /// The wire to the controller.
+    pub channel: Channel,
+    /// Its place in the shared statistics.
+    pub seat: Seat<'a>,
+    /// All of them.
+    pub layout: Layout<'a>,
+    /// How much silence the controller puts up with, if there is a limit.
+    pub worker_timeout: Option<Duration>,
+}
+
+/// The admin process's whole life, run in a process of its own.
+pub type AdminMain = fn(AdminAssignment<'_>) -> Exit;

@@ -8,7 +8,8 @@
 //! | [`doctor`] | `doctor`: whether this machine suits the daemon |
 //! | [`controller`] | forks, supervises, replaces |
 //! | [`worker`] | accepts and serves |
-//! | [`assignment`] | what the one gives the other |
+//! | [`admin`] | shows all figures over HTTP |
+//! | [`assignment`] | what the controller gives them |
 //! | [`connections`] | one socket each, and all of them |
 //! | [`service`] | what to do with bytes: the echo |
 //! | [`event_loop`] | waiting, for every role |
@@ -16,15 +17,16 @@
 //! | [`logging`], [`access_log`], [`exit`] | how it speaks and how it ends |
 //! | [`process`] | everything Unix, and every `unsafe` |
 //!
-//! Arrows point one way: `main` → `controller`, `worker`, `client` → `connections` → `event_loop`,
-//! `service`, `stats` → `process`, `config`. The controller never imports the worker, nor the other
-//! way round. The doctor asks the controller what it needs.
+//! Arrows point one way: `main` → `controller`, `worker`, `admin`, `client` → `connections` →
+//! `event_loop`, `service`, `stats` → `process`, `config`. The controller never imports the worker or
+//! the admin process, nor the other way round. The doctor asks the controller what it needs.
 #![deny(unsafe_code)]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("tcp-echo needs a 64-bit Linux");
 
 pub mod access_log;
+pub mod admin;
 pub mod assignment;
 pub mod cli;
 pub mod client;

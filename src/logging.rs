@@ -23,8 +23,11 @@ use crate::process::stderr::LogPipe;
 /// The target of events after which the process ends: level FATAL.
 pub const FATAL: &str = "fatal";
 
-/// The slot of the worker that speaks; 0 is the controller.
+/// The slot of the worker that speaks; 0 is the controller, [`ADMIN`] the admin process.
 static SLOT: AtomicU32 = AtomicU32::new(0);
+
+/// No slot.
+const ADMIN: u32 = u32::MAX;
 
 /// Where lines go. A process has one thread: the lock is never waited for.
 static PIPE: Mutex<Option<LogPipe>> = Mutex::new(None);
@@ -54,6 +57,11 @@ pub fn init(config: &LogConfig) {
 /// From now on the worker of this slot speaks.
 pub fn speak_as_worker(slot: u32) {
     SLOT.store(slot, Ordering::Relaxed);
+}
+
+/// From now on the admin process speaks.
+pub fn speak_as_admin() {
+    SLOT.store(ADMIN, Ordering::Relaxed);
 }
 
 /// Looks anew at what standard error is, after it has been redirected.
@@ -215,6 +223,7 @@ fn level_name(event: &Event<'_>) -> &'static str {
 fn role() -> String {
     match SLOT.load(Ordering::Relaxed) {
         0 => "controller".into(),
+        ADMIN => "admin".into(),
         slot => format!("worker-{slot}"),
     }
 }

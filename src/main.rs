@@ -1,5 +1,5 @@
-//! The table of contents: read what was typed, start the log, hand the worker to the controller,
-//! choose the exit code.
+//! The table of contents: read what was typed, start the log, hand the worker and the admin process to
+//! the controller, choose the exit code.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use tcp_echo::exit::Exit;
 use tcp_echo::process::daemon::{self, Launch};
 use tcp_echo::process::exec::Invocation;
 use tcp_echo::process::title::TitleArea;
-use tcp_echo::{client, doctor, logging, worker};
+use tcp_echo::{admin, client, doctor, logging, worker};
 
 fn main() -> ExitCode {
     let mut cli = match Cli::from_process() {
@@ -93,7 +93,8 @@ fn serve(config: Config, launch: Option<Launch>, note: Option<(Handover, Option<
             None => Invocation::of_this_process()?,
         };
         let title = TitleArea::claim();
-        let boot = Boot { worker_main: worker::run, invocation, title, launch };
+        let (worker_main, admin_main) = (worker::run, admin::run);
+        let boot = Boot { worker_main, admin_main, invocation, title, launch };
         controller::run(config, boot, note)
     };
     run().unwrap_or_else(|error| {

@@ -123,6 +123,11 @@ impl<'a, S: Service> Connections<'a, S> {
         }
     }
 
+    /// What answers.
+    pub fn service(&mut self) -> &mut S {
+        &mut self.service
+    }
+
     /// How many are open.
     pub fn len(&self) -> usize {
         self.table.len()

@@ -10,6 +10,7 @@ use mio::{Interest, Poll, Token};
 use nix::unistd::Pid;
 use tracing::{error, info};
 
+use super::admin::Admin;
 use super::dump::Dump;
 use super::exchange::Inboxes;
 use super::figures::{self, Figures};
@@ -45,6 +46,7 @@ pub(super) struct Estate {
     manager: ServiceManager,
     /// The addresses of passed sockets; if any, they are all that is listened on.
     passed: Vec<Endpoint>,
+    admin: Admin,
 }
 
 impl Estate {
@@ -68,6 +70,7 @@ impl Estate {
             handles: BTreeMap::new(),
             supervisor: Supervisor::new(plan(config), seed(), Instant::now()),
             reload: Reload::default(),
+            admin: Admin::found(&config.admin, seed(), Instant::now())?,
         })
     }
 
@@ -87,22 +90,40 @@ impl Estate {
             .collect::<io::Result<Vec<_>>>()?;
         let mut reload = Reload::resume(note.reloads);
         let passed = std::mem::take(&mut note.passed);
-        let claimed = match passed.is_empty() {
-            true => claim_all(&config.listen, &mut claims),
-            false => Ok(Vec::new()),
-        };
+        let mut admin = Admin::inherit(note.admin.take(), seed(), Instant::now())?;
+        // The last that can fail uses up what is there.
+        let claimed =
+            admin.open(&config.admin).map_err(ControllerError::from).and_then(
+                |change| match passed
+                    .is_empty()
+                    .then(|| claim_all(&config.listen, &mut claims))
+                    .transpose()
+                {
+                    Ok(claims) => Ok((change, claims.unwrap_or_default())),
+                    Err(error) => {
+                        change.undo();
+                        Err(error.into())
+                    }
+                },
+            );
         let renew = claimed.is_ok();
         let mut plan_now = plan(config);
         let claims = match (claimed, former) {
-            (Ok(claims), _) => claims,
-            (Err(reason), None) => return Err(reason.into()),
+            (Ok((change, claims)), _) => {
+                admin.renew(change);
+                claims
+            }
+            (Err(reason), None) => return Err(reason),
             (Err(reason), Some(former)) => {
                 reload.failed += 1;
                 let failed = reload.failed;
                 error!(failed, "reload refused, everything stays as it was: {reason}");
                 *config = former;
                 plan_now = Plan { slots: note.wanted, ..plan(config) };
-                claim_all(&config.listen, &mut claims)?
+                match passed.is_empty() {
+                    true => claim_all(&config.listen, &mut claims)?,
+                    false => Vec::new(),
+                }
             }
         };
         let pid_file = inherit_pid_file(config, note.pid_file.take())?;
@@ -117,7 +138,8 @@ impl Estate {
             inboxes.keep(slot, take_over(outbox)?, take_over(inbox)?);
         }
         let manager = ServiceManager::resume(std::mem::take(&mut note.stored));
-        let seats: Vec<usize> = note.workers.iter().map(|worker| worker.seat).collect();
+        let seats = note.workers.iter().map(|worker| worker.seat).chain(admin.seats());
+        let seats: Vec<usize> = seats.collect();
         let statistics = Statistics::resume(take_over(note.statistics)?, &seats)?;
         if !renew {
             let (kind, value) = (Kind::ReloadFailed, reload.failed);
@@ -153,6 +175,7 @@ impl Estate {
             reload,
             manager,
             passed,
+            admin,
         })
     }
 
@@ -169,9 +192,14 @@ impl Estate {
             let token = Token(pid.as_raw() as usize);
             poll.registry().register(&mut SourceFd(&channel), token, Interest::READABLE)?;
         }
+        for (pid, channel) in self.admin.channels() {
+            let token = Token(pid.as_raw() as usize);
+            poll.registry().register(&mut SourceFd(&channel), token, Interest::READABLE)?;
+        }
         Ok(Controller {
             config,
             worker_main: boot.worker_main,
+            admin_main: boot.admin_main,
             invocation: boot.invocation,
             title: boot.title,
             launch: boot.launch,
@@ -204,6 +232,8 @@ impl Estate {
             figures: Figures::default(),
             dump: Dump::default(),
             state_file: config.process.state_file.as_deref().map(StateFile::new),
+            admin: self.admin,
+            exit: None,
         })
     }
 }

@@ -112,6 +112,7 @@ impl Controller<'_> {
         layout.set_fleet(FleetWord::Wanted, u64::from(brain.wanted()));
         layout.set_fleet(FleetWord::Healthy, brain.healthy().len() as u64);
         layout.set_fleet(FleetWord::MinHealthy, u64::from(self.config.admin.min_healthy.get()));
+        layout.set_fleet(FleetWord::AdminPid, self.admin.pid());
         layout.set_fleet(FleetWord::ReloadsDone, self.reload.done);
         layout.set_fleet(FleetWord::ReloadsFailed, self.reload.failed);
         // A slot that was given up has nothing any more.

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::listeners::Member;
-use crate::config::Endpoint;
+use crate::config::{AdminAddress, Endpoint};
 use crate::process::exec;
+use crate::process::front::Place;
 use crate::stats::layout;
 
 /// The version of the note, and of the messages on the channels.
@@ -57,6 +58,19 @@ pub struct Handover {
     pub workers: Vec<HandedWorker>,
     /// Reloads so far, and those that were refused or given up.
     pub reloads: (u64, u64),
+    /// The admin process, if there is one.
+    #[serde(default)]
+    pub admin: Option<HandedAdmin>,
+}
+
+/// The admin process, or what is left of it, under the next image.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HandedAdmin {
+    /// What was asked for, where it was found, and the socket; if it still listens.
+    pub front: Option<(AdminAddress, Place, RawFd)>,
+    /// Each process: pid, the controller's end of its channel, seat.
+    pub processes: Vec<(i32, RawFd, usize)>,
 }
 
 /// A worker that goes on under the next image.
@@ -116,7 +130,11 @@ impl Handover {
         let others =
             [self.statistics].into_iter().chain(self.pid_file.as_ref().map(|(_, file)| *file));
         let inboxes = self.inboxes.iter().flat_map(|(_, outbox, inbox)| [*outbox, *inbox]);
-        sockets.chain(claims).chain(channels).chain(inboxes).chain(others).collect()
+        let front = self.admin.iter().filter_map(|admin| admin.front.as_ref().map(|front| front.2));
+        let admins = self.admin.iter().flat_map(|admin| &admin.processes);
+        let admins = admins.map(|(_, channel, _)| *channel).chain(front);
+        let all = sockets.chain(claims).chain(channels).chain(inboxes).chain(others);
+        all.chain(admins).collect()
     }
 }
 

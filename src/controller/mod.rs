@@ -6,6 +6,7 @@
 //! handed a function.
 
 mod activation;
+mod admin;
 mod backoff;
 mod boot;
 mod dump;
@@ -34,6 +35,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{info, warn};
 
+use self::admin::Admin;
 use self::boot::Estate;
 use self::dump::Dump;
 use self::exchange::Inboxes;
@@ -48,7 +50,7 @@ use self::steering::Steering;
 use self::supervisor::{Action, Event, Supervisor};
 use self::worker_handle::WorkerHandle;
 use crate::access_log::{self, AccessLogError};
-use crate::assignment::WorkerMain;
+use crate::assignment::{AdminMain, WorkerMain};
 use crate::config::{Config, Endpoint};
 use crate::event_loop::timers::Clock;
 use crate::event_loop::{self, Handler};
@@ -56,6 +58,7 @@ use crate::exit::Exit;
 use crate::process::daemon::Launch;
 use crate::process::descriptors;
 use crate::process::exec::Invocation;
+use crate::process::front::FrontError;
 use crate::process::pid_file::{PidFile, PidFileError};
 use crate::process::signals::{self, SignalStream};
 use crate::process::sockets::{Claim, ListenError};
@@ -91,6 +94,9 @@ pub enum ControllerError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The same for the admin process's.
+    #[error(transparent)]
+    Admin(#[from] FrontError),
     /// The pid file cannot be had.
     #[error(transparent)]
     PidFile(#[from] PidFileError),
@@ -123,6 +129,8 @@ pub enum ControllerError {
 pub struct Boot {
     /// A worker's life.
     pub worker_main: WorkerMain,
+    /// The admin process's life.
+    pub admin_main: AdminMain,
     /// How to start this program again.
     pub invocation: Invocation,
     /// Where `ps` looks.
@@ -191,6 +199,7 @@ pub fn descriptors_needed(config: &Config) -> u64 {
 struct Controller<'a> {
     config: &'a Config,
     worker_main: WorkerMain,
+    admin_main: AdminMain,
     invocation: Invocation,
     title: TitleArea,
     launch: Option<Launch>,
@@ -224,6 +233,9 @@ struct Controller<'a> {
     dump: Dump,
     /// Where the totals are kept, if they are.
     state_file: Option<StateFile>,
+    admin: Admin,
+    /// Set once all workers have ended: the admin process is the last.
+    exit: Option<Exit>,
 }
 
 impl Handler for Controller<'_> {
@@ -242,6 +254,7 @@ impl Handler for Controller<'_> {
         }
         for pid in std::mem::take(&mut self.readable) {
             self.on_channel(pid);
+            self.on_admin_channel(pid);
         }
         while let Some((pid, ending)) = reap() {
             self.on_ending(pid, ending);
@@ -250,11 +263,12 @@ impl Handler for Controller<'_> {
         self.replace_late_heirs(now);
         self.tell(Event::Tick);
         let stop = self.act();
+        self.look_after_admin(now);
         self.advance_reload(now);
         self.notify(now);
         self.publish(now);
         self.dump.go_on(now);
-        stop
+        self.end_after_admin(stop, now)
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
@@ -269,6 +283,7 @@ impl Handler for Controller<'_> {
             self.manager.deadline(),
             self.figures.deadline(),
             self.dump.deadline(now),
+            self.admin.deadline(self.config.fleet.worker_timeout),
         ];
         others.into_iter().flatten().chain([now + round]).min()
     }

@@ -253,6 +253,7 @@ impl Controller<'_> {
             inboxes: self.inboxes.numbers(),
             workers: workers.collect(),
             reloads: (self.reload.done, self.reload.failed),
+            admin: self.admin.handover(),
         }
     }
 

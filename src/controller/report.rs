@@ -92,12 +92,15 @@ pub(super) fn warn_of_short_queues(backlog: u32) {
 /// for each slot, its sockets, the channels of two generations, and both ends of its inbox.
 pub(super) fn descriptors_needed(config: &Config) -> u64 {
     const OTHERS: u64 = 16;
+    /// Its socket, and the channels of the admin process and its successor.
+    const ADMIN: u64 = 4;
+    let admin = config.admin.address.as_ref().map_or(0, |_| ADMIN);
     let addresses = config.listen.endpoints.len() as u64;
     let inbox = match config.fleet.balance {
         Balance::Hash => 0,
         Balance::LeastConnections => 2,
     };
-    OTHERS + addresses + u64::from(config.fleet.workers.get()) * (addresses + 2 + inbox)
+    OTHERS + admin + addresses + u64::from(config.fleet.workers.get()) * (addresses + 2 + inbox)
 }
 
 pub(super) fn check_descriptors(limit: u64, config: &Config) -> Result<(), ControllerError> {

@@ -141,7 +141,7 @@ impl Controller<'_> {
     }
 
     pub(super) fn on_ending(&mut self, pid: Pid, ending: Ending) {
-        if self.on_check_ending(pid, ending) {
+        if self.on_check_ending(pid, ending) || self.on_admin_ending(pid, ending) {
             return;
         }
         // What is still to be sent to it would reach nobody, or another process of the same number.

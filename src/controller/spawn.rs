@@ -1,7 +1,7 @@
-//! Forking a worker, and what it must forget.
+//! Forking a worker, and what a new process must forget.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
 
 use mio::Interest;
@@ -85,33 +85,17 @@ impl Controller<'_> {
         }
     }
 
-    /// In the new process: all that it must forget of the controller, in this order, and then its
-    /// own life. It never comes back: whoever called ends the process with the exit code.
+    /// In the new process: it forgets the controller and then lives its own life. It never comes back:
+    /// whoever called ends the process with the exit code.
     fn become_worker(&mut self, slot: u32, channel: Channel, seat: usize, controller: Pid) -> Exit {
-        // 1. The signal pipe: the controller reads it too and would take our signals for its own.
-        //    (All signals are blocked until the worker has a pipe of its own.)
-        drop(self.signals.take());
-        let _ = signals::reset(&[Signal::SIGCHLD]);
-        // 2. The log's descriptor, to be opened anew below; a terminal does not keep a daemon's worker.
-        logging::close();
-        if self.launch.is_some() {
-            let _ = daemon::release_terminal();
-        }
-        // 3. Every descriptor but the channel and the slot's listeners: the epoll instance (closed,
-        //    nothing deregistered: the set is shared), the other slots' listeners, their channels
-        //    (or their ends of file would never come), the claims, the pid file.
         let missing = self.listeners.missing(slot, &self.endpoints);
         let listeners = self.listeners.take(slot, &self.endpoints);
         let mut keep = vec![channel.as_raw_fd()];
         keep.extend(listeners.iter().map(AsRawFd::as_raw_fd));
         keep.extend(self.inboxes.descriptors_for(slot));
-        descriptors::close_all_but(&keep);
-        // 4. What the service manager told the controller, and the name.
-        exec::forget_variables(&FOR_CONTROLLER);
-        logging::speak_as_worker(slot);
-        logging::reopen();
-        self.title.set(&format!("tcp-echo[wrk{slot}]"));
-        // 5. The worker's life.
+        self.forget_controller(&keep, &format!("tcp-echo[wrk{slot}]"), || {
+            logging::speak_as_worker(slot);
+        });
         let siblings = self.statistics.siblings();
         let exchange = self.inboxes.take(slot);
         let exchange = exchange.map(|(inbox, outboxes)| Exchange { inbox, outboxes, siblings });
@@ -125,5 +109,28 @@ impl Controller<'_> {
             seat: self.statistics.seat(seat),
             config: self.config,
         })
+    }
+
+    /// In a new process: all that it must forget of the controller, in this order. What is not in
+    /// `keep` is closed, and whatever owns it must not be dropped.
+    pub(super) fn forget_controller(&mut self, keep: &[RawFd], title: &str, speak: impl FnOnce()) {
+        // 1. The signal pipe: the controller reads it too and would take our signals for its own.
+        //    (All signals are blocked until the process has a pipe of its own.)
+        drop(self.signals.take());
+        let _ = signals::reset(&[Signal::SIGCHLD]);
+        // 2. The log's descriptor, to be opened anew below; a terminal does not keep a daemon's worker.
+        logging::close();
+        if self.launch.is_some() {
+            let _ = daemon::release_terminal();
+        }
+        // 3. Every descriptor but its own: the epoll instance (closed, nothing deregistered: the set is
+        //    shared), the other slots' listeners, their channels (or their ends of file would never
+        //    come), the claims, the pid file.
+        descriptors::close_all_but(keep);
+        // 4. What the service manager told the controller, and the name.
+        exec::forget_variables(&FOR_CONTROLLER);
+        speak();
+        logging::reopen();
+        self.title.set(title);
     }
 }

@@ -11,6 +11,11 @@ mod support;
 
 mod access_log;
 mod activation;
+mod admin;
+mod admin_hostile;
+mod admin_life;
+mod admin_page;
+mod admin_prometheus;
 mod balance;
 mod client_bench;
 mod client_check;

@@ -7,7 +7,9 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) mod browser;
 pub(crate) mod client;
+pub(crate) mod http;
 pub(crate) mod launch;
 pub(crate) mod load;
 pub(crate) mod log;

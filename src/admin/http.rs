@@ -1,0 +1,165 @@
+//! HTTP/1.1 as a service: requests in, responses out, for as long as both sides want.
+
+use std::time::Instant;
+
+use super::page::Page;
+use super::request::{LONGEST_HEAD, Refusal, parse};
+use super::response::{Response, Status};
+use super::routes::{self, Source};
+use crate::event_loop::timers::Clock;
+use crate::service::{Answer, Service};
+use crate::stats::{Layout, Seat, Snapshot, Statistics, Word, rates};
+
+/// Requests answered to one piece of input; the last answer ends the connection.
+const MOST_AT_ONCE: usize = 16;
+
+/// Bytes of answers to one piece of input, beyond which the next answer is the last.
+const LONG: usize = 256 * 1024;
+
+/// Bytes that wait for clients who do not read, all together; beyond this nobody gets anything big.
+const MOST_UNREAD: u64 = 32 << 20;
+
+/// What was received of a request that is not whole yet. Empty, it costs no memory.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    begun: Vec<u8>,
+}
+
+/// Answers requests from `S`.
+#[derive(Debug)]
+pub(super) struct Http<S> {
+    source: S,
+    page: Page,
+    out: Vec<u8>,
+    /// No connection is to go on after its next answer.
+    closing: bool,
+}
+
+impl<S: Source> Http<S> {
+    /// Answers from `source`.
+    pub(super) fn new(source: S) -> Self {
+        Self { source, page: Page::new(), out: Vec::new(), closing: false }
+    }
+
+    /// From now on every answer is its connection's last.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Appends the answers to what is in `bytes`; returns how many bytes were answered, and whether
+    /// the last answer ends the connection.
+    fn answer_all(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let mut done = 0;
+        for count in 1.. {
+            let request = match parse(&bytes[done..]) {
+                Ok(Some((request, length))) => {
+                    done += length;
+                    request
+                }
+                Ok(None) => break,
+                Err(refusal) => {
+                    Response::bare(status_of(refusal)).write(&mut self.out, true, Some("close"));
+                    return (bytes.len(), true);
+                }
+            };
+            let response = routes::answer(&request, &self.page, &self.source);
+            let enough = count == MOST_AT_ONCE || self.out.len() + response.body.len() > LONG;
+            let more = done < bytes.len();
+            let last = !request.keep_alive || request.has_body || self.closing || enough && more;
+            let connection = match (last, request.old) {
+                (true, _) => Some("close"),
+                (false, true) => Some("keep-alive"),
+                (false, false) => None,
+            };
+            response.write(&mut self.out, request.method != "HEAD", connection);
+            if last {
+                return (bytes.len(), true);
+            }
+        }
+        (done, false)
+    }
+}
+
+impl<S: Source> Service for Http<S> {
+    type Session = Session;
+
+    /// A request has to be whole some time after the last answer, however slowly it drips in.
+    const INPUT_IS_ACTIVITY: bool = false;
+
+    fn answer<'a>(&'a mut self, session: &mut Session, input: &'a [u8]) -> Answer<'a> {
+        self.out.clear();
+        self.out.shrink_to(LONG);
+        let last = if session.begun.is_empty() {
+            let (done, last) = self.answer_all(input);
+            session.begun.extend_from_slice(&input[done..]);
+            last
+        } else {
+            session.begun.extend_from_slice(input);
+            let begun = std::mem::take(&mut session.begun);
+            let (done, last) = self.answer_all(&begun);
+            session.begun = begun[done..].to_vec();
+            last
+        };
+        Answer { bytes: &self.out, last }
+    }
+}
+
+fn status_of(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::Malformed => Status::BadRequest,
+        Refusal::TooLong => Status::HeadersTooLarge,
+        Refusal::Version => Status::VersionNotSupported,
+    }
+}
+
+/// The shared statistics as a source of answers.
+#[derive(Debug)]
+pub(super) struct Shared<'a> {
+    /// The numbers.
+    pub(super) layout: Layout<'a>,
+    /// Our own.
+    pub(super) seat: Seat<'a>,
+    /// The time.
+    pub(super) clock: Clock,
+}
+
+impl Shared<'_> {
+    fn uptime_ms(&self) -> u64 {
+        self.clock.uptime(Instant::now()).as_millis() as u64
+    }
+}
+
+impl Source for Shared<'_> {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::take(self.layout, self.uptime_ms())
+    }
+
+    fn silence_ms(&self) -> u64 {
+        let last = rates::samples(self.layout, 0).last().map_or(0, |&(at_ms, _)| at_ms);
+        // None has been taken before the first worker is there.
+        if last == 0 { 0 } else { self.uptime_ms().saturating_sub(last) }
+    }
+
+    fn is_overloaded(&self) -> bool {
+        self.seat.get(Word::Buffered) > MOST_UNREAD
+    }
+}
+
+/// See [`super::converse`].
+pub(super) fn converse<'a>(
+    statistics: &Statistics,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<u8>, bool) {
+    let (layout, clock) = (statistics.layout(), Clock::start(Instant::now()));
+    let mut http = Http::new(Shared { layout, seat: statistics.seat(0), clock });
+    let (mut session, mut said) = (Session::default(), Vec::new());
+    for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+        let Answer { bytes, last } = http.answer(&mut session, piece);
+        said.extend_from_slice(bytes);
+        if last {
+            return (said, true);
+        }
+        assert!(session.begun.len() < LONGEST_HEAD, "no more than a head is kept");
+    }
+    (said, false)
+}

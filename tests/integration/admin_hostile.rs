@@ -1,0 +1,203 @@
+//! Hostile clients of the admin process: each gets a clear answer or an end, and nobody else notices.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::operator::descriptors_of;
+use super::support::http::{Http, admin_of, admin_pid, admin_pids, ask, get};
+use super::support::load::worst_ping;
+use super::support::pattern::Dice;
+use super::support::{SOON, Server, Turn, alongside, assert_between, ms, proc, secs, wait_until};
+
+/// The admin process is still the same one, small, and answers; the daemon echoes.
+#[track_caller]
+fn assert_unimpressed(server: &Server, pid: i32) {
+    assert_eq!(admin_pids(server), [pid]);
+    let memory = proc::anonymous_memory(pid);
+    println!("{} KiB", memory / 1024);
+    assert!(memory < 24 << 20, "{memory} bytes");
+    assert_eq!(get(admin_of(server), "/readyz").status, 200);
+    server.assert_echoes();
+}
+
+#[test]
+fn garbage_is_refused() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+    let (address, pid) = (admin_of(&server), admin_pid(&server));
+    let mut dice = Dice::new(1);
+    for round in 0..200 {
+        let bytes: Vec<u8> = (0..1 + dice.below(400)).map(|_| dice.below(256) as u8).collect();
+        let mut http = Http::connect(address);
+        _ = http.stream.write_all(&bytes);
+        _ = http.stream.shutdown(Shutdown::Write);
+        if let Some(reply) = http.reply(false) {
+            assert!(matches!(reply.status, 400 | 505), "{round}: {reply:?}");
+            http.expect_end();
+        }
+    }
+    for bytes in
+        [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"\0\0\0\0", b"\r\n\r\n\x01"]
+    {
+        let replies = ask(address, bytes);
+        assert_eq!(replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), [400]);
+    }
+    assert_unimpressed(&server, pid);
+    server.stop();
+}
+
+#[test]
+fn a_head_without_end_is_cut_off() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+    let (address, pid) = (admin_of(&server), admin_pid(&server));
+    let long = "x".repeat(1 << 20);
+    for request in [
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"),
+        format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(200_000)),
+        long,
+    ] {
+        let mut http = Http::connect(address);
+        // Whether all of it is taken is up to the server; the answer arrives all the same.
+        _ = http.stream.write_all(request.as_bytes());
+        assert_eq!(http.reply(false).expect("an answer").status, 431);
+        http.expect_end();
+    }
+    assert_unimpressed(&server, pid);
+    server.stop();
+}
+
+#[test]
+fn nothing_of_a_request_comes_back() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+    let address = admin_of(&server);
+    for path in
+        ["/%0d%0aSet-Cookie:%20evil=1", "/?x=%0d%0aevil:1", "/evil", "/<script>evil</script>"]
+    {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: evil\r\nX-Evil: evil\r\nConnection: close\r\n\r\n"
+        );
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 ") && !text.contains("vil"), "{path}: {text}");
+    }
+    for request in
+        ["GET /\rx HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n"]
+    {
+        assert_eq!(ask(address, request)[0].status, 400, "{request:?}");
+    }
+    server.stop();
+}
+
+#[test]
+fn two_hundred_that_drip_disturb_nobody() {
+    let turn = Turn::alone();
+    let server = turn.start(&["--workers", "2", "--admin", "0"]);
+    let (address, pid) = (admin_of(&server), admin_pid(&server));
+    let begin = Instant::now();
+    let mut slow: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut lasted: Vec<Duration> = Vec::new();
+    let drip = |slow: &mut Vec<TcpStream>, lasted: &mut Vec<Duration>| {
+        slow.retain_mut(|stream| {
+            stream.set_nonblocking(true).unwrap();
+            let open = stream.write(b"G").is_ok() && !matches!(stream.read(&mut [0]), Ok(0));
+            if !open {
+                lasted.push(begin.elapsed());
+            }
+            open
+        });
+    };
+    let (ping, ()) = alongside(
+        |_| {
+            while !slow.is_empty() && begin.elapsed() < secs(20) {
+                drip(&mut slow, &mut lasted);
+                thread::sleep(ms(100));
+            }
+        },
+        || {
+            let ping = worst_ping(server.address(), secs(3), ms(5));
+            for _ in 0..20 {
+                let asked = Instant::now();
+                assert_eq!(get(address, "/metrics").status, 200);
+                assert!(asked.elapsed() < secs(1), "{:?}", asked.elapsed());
+            }
+            ping
+        },
+    );
+    println!("worst ping {ping:?}");
+    assert_eq!(lasted.len(), 200, "all were sent away");
+    lasted.iter().for_each(|&it| assert_between("a slow one lasts", it, secs(4), secs(9)));
+    assert_unimpressed(&server, pid);
+    server.stop();
+}
+
+#[test]
+fn half_a_request_and_silence_ends_in_time() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+    let address = admin_of(&server);
+    let begin = Instant::now();
+    let mut half = Http::connect(address);
+    half.send("GET /stats HTTP/1.1\r\nHo");
+    let mut idle = Http::connect(address);
+    assert_eq!(idle.get("/healthz").status, 200);
+    half.expect_end();
+    idle.expect_end();
+    assert_between("patience", begin.elapsed(), secs(5), secs(8));
+    server.stop();
+}
+
+#[test]
+fn clients_that_do_not_read_cost_little() {
+    let turn = Turn::alone();
+    let server = turn.start(&["--workers", "4", "--admin", "0"]);
+    let (address, pid) = (admin_of(&server), admin_pid(&server));
+    let many = "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(16);
+    let deaf: Vec<_> = (0..250)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            _ = stream.write_all(many.as_bytes());
+            stream
+        })
+        .collect();
+    thread::sleep(ms(500));
+    let memory = proc::anonymous_memory(pid);
+    println!("{} KiB with {} that do not read", memory / 1024, deaf.len());
+    assert!(memory < 100 << 20, "{memory} bytes");
+    server.assert_echoes();
+    assert_eq!(get(address, "/readyz").status, 200);
+    wait_until(secs(12), "they are given up", || {
+        server.assert_echoes();
+        descriptors_of(pid) < 20
+    });
+    drop(deaf);
+    assert_eq!(admin_pids(&server), [pid]);
+    server.stop();
+}
+
+#[test]
+fn a_crowd_waits_and_is_served() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+    let (address, pid) = (admin_of(&server), admin_pid(&server));
+    let crowd: Vec<_> = (0..400).map(|_| TcpStream::connect(address).unwrap()).collect();
+    // The queue is kept: whoever waits is served when the first ones are sent away.
+    let begin = Instant::now();
+    let mut http = Http::connect(address);
+    http.stream.set_read_timeout(Some(secs(20))).unwrap();
+    assert_eq!(http.get("/readyz").status, 200);
+    assert_between("the wait", begin.elapsed(), secs(4), secs(10));
+    drop(crowd);
+    wait_until(SOON, "room again", || {
+        let asked = Instant::now();
+        get(address, "/readyz").status == 200 && asked.elapsed() < ms(200)
+    });
+    assert_unimpressed(&server, pid);
+    server.stop();
+}

@@ -157,8 +157,9 @@ impl Cli {
     }
 }
 
-/// The command with what the attributes above cannot say once for all options.
-fn command() -> Command {
+/// The command with what the attributes above cannot say once for all options. Public for what is
+/// generated from it: manual pages and completions.
+pub fn command() -> Command {
     let defaults = crate::config::defaults().to_table();
     let settings = Settings::keys();
     let is_setting =

@@ -1,0 +1,210 @@
+#!/usr/bin/env bash
+# Looks at all that is shipped beside the program: manual pages, completions, the configuration file,
+# the manifests for Kubernetes, the units for systemd. Starts no service; tests/package.sh does.
+set -u -o pipefail
+
+usage() {
+    cat <<'EOF'
+Usage: tests/deploy.sh [OPTIONS]
+
+Options:
+  --quick  Fetch nothing, and do not build the program anew
+  --help   Print this text
+
+TCP_ECHO_BIN=/path/to/tcp-echo tries that program.
+EOF
+}
+
+quick=no
+for option in "$@"; do
+    case $option in
+        --quick) quick=yes ;;
+        --help) usage && exit 0 ;;
+        *) echo "tests/deploy.sh: unknown option '$option' (see --help)" >&2 && exit 2 ;;
+    esac
+done
+
+cd "$(dirname "$0")/.." || exit 1
+# shellcheck source=tests/steps.sh
+. tests/steps.sh
+command -v cargo >/dev/null || PATH=$PATH:${HOME:-/root}/.cargo/bin
+cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/tcp-echo-test
+# The oldest version of Kubernetes that is still maintained somewhere; the newest is the tool's own.
+oldest_kubernetes=1.30.0
+# The worst score of `systemd-analyze security` that will do, times ten.
+worst_score=20
+
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# --- What is generated ---------------------------------------------------------------------------
+
+generated() {
+    cargo run --locked --quiet --example generate "$tmp/assets" && ls "$tmp/assets"
+}
+
+# Sets `program`.
+daemon_is_built() {
+    program=${TCP_ECHO_BIN:-}
+    [[ -z $program ]] || return 0
+    program=$(cargo build --locked --bin tcp-echo --message-format json-render-diagnostics |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+    [[ -n $program ]]
+}
+
+# plain OPTION...: the daemon, with nothing from the environment.
+plain() {
+    local name clean=()
+    for name in "${!TCP_ECHO_@}"; do
+        clean+=(-u "$name")
+    done
+    env "${clean[@]}" "$program" "$@"
+}
+
+# As it comes the file says nothing; with the marks taken away it says what holds anyway.
+configuration_file() {
+    local file=$tmp/assets/tcp-echo.toml
+    plain --config "$file" --check-config || return
+    diff <(plain --print-config) <(plain --config "$file" --print-config) || return
+    sed -n 's|^#\([a-z-]* = \)|\1|p' "$file" | grep -vE '"[][A-Z:]+"$' >"$tmp/all.toml"
+    plain --config "$tmp/all.toml" --print-config | sed 's/ *#.*//' >"$tmp/all" || return
+    diff <(plain --print-config | sed 's/ *#.*//') "$tmp/all" || return
+    echo "$(wc -l <"$tmp/all.toml") settings with their defaults"
+}
+
+manual_pages() {
+    local tool page text option section
+    for tool in man groff col; do
+        command -v $tool >/dev/null || { skip "$tool is not installed"; return; }
+    done
+    for page in "$tmp"/assets/*.1; do
+        man --warnings --encoding=UTF-8 --local-file "$page" 2>"$tmp/warnings" | col -b >"$tmp/page"
+        if [[ -s $tmp/warnings ]]; then
+            cat "$page" "$tmp/warnings"
+            return 1
+        fi
+        echo "$(basename "$page"): $(wc -l <"$tmp/page") lines"
+        for section in NAME SYNOPSIS DESCRIPTION OPTIONS "EXIT STATUS" EXAMPLES "SEE ALSO"; do
+            grep -qx "$section" "$tmp/page" || { echo "no section $section"; return 1; }
+        done
+        # Each option of the help text is on the page, too.
+        text=$(basename "$page" .1)
+        text=${text#tcp-echo}
+        for option in $(plain ${text:+"${text#-}"} --help | grep -oE '^ +(-[a-zA-Z], )?--[a-z-]+' | grep -oE -e '--[a-z-]+'); do
+            grep -qE -e "^ +(-[a-zA-Z], )?$option" "$tmp/page" || { echo "no option $option"; return 1; }
+        done
+    done
+    man --encoding=UTF-8 --local-file "$tmp/assets/tcp-echo.1" | col -b >"$tmp/page"
+    for section in SIGNALS ENVIRONMENT FILES; do
+        grep -qx "$section" "$tmp/page" || { echo "no section $section"; return 1; }
+    done
+}
+
+completions() {
+    tests/deploy/completions.sh "$tmp/assets"
+}
+
+# --- Kubernetes ----------------------------------------------------------------------------------
+
+render() {
+    if command -v kustomize >/dev/null; then
+        kustomize build "$1"
+    else
+        kubectl kustomize "$1"
+    fi
+}
+
+rendered() {
+    if ! command -v kustomize >/dev/null && ! command -v kubectl >/dev/null; then
+        skip "neither kustomize nor kubectl is installed"
+        return
+    fi
+    render deploy/kubernetes/base >"$tmp/base.yaml" &&
+        render deploy/kubernetes/overlays/monitoring >"$tmp/overlay.yaml" || return
+    echo "base: $(grep -c '^kind:' "$tmp/base.yaml") objects, with the overlay $(grep -c '^kind:' "$tmp/overlay.yaml")"
+}
+
+# Where nothing can render, the files by themselves: each is complete.
+manifests() {
+    if [[ -s $tmp/overlay.yaml ]]; then
+        printf '%s\n' "$tmp/base.yaml" "$tmp/overlay.yaml"
+    else
+        find deploy/kubernetes -name '*.yaml' -not -name kustomization.yaml
+    fi
+}
+
+# Sets `validate`: a tool that brings the schemas along.
+validator() {
+    validate=$(command -v kubernetes-validate) && return
+    validate=$cache/kubernetes-validate/bin/kubernetes-validate
+    [[ -x $validate ]] && return
+    [[ $quick == no ]] || return
+    python3 -m venv "$cache/kubernetes-validate" && "$cache/kubernetes-validate/bin/pip" install --quiet kubernetes-validate
+}
+
+schemas() {
+    validator >"$tmp/validator" 2>&1 || { skip "kubernetes-validate (of pip) is not installed"; return; }
+    local version files
+    mapfile -t files < <(manifests)
+    for version in "$oldest_kubernetes" ""; do
+        # It knows nothing of ServiceMonitor, which is no kind of Kubernetes itself, and says so.
+        "$validate" --strict ${version:+--kubernetes-version "$version"} "${files[@]}" >"$tmp/validated" 2>&1 || {
+            cat "$tmp/validated"
+            return 1
+        }
+        if grep "^WARN" "$tmp/validated" | grep -v "schema for kind ServiceMonitor"; then
+            return 1
+        fi
+        echo "Kubernetes ${version:-newest}: $(grep -c " passed for " "$tmp/validated") objects are valid"
+    done
+}
+
+manifests_fit() {
+    [[ -s $tmp/overlay.yaml ]] || { skip "nothing is rendered"; return; }
+    local python=python3
+    if ! $python -c 'import yaml' 2>/dev/null; then
+        python=$cache/kubernetes-validate/bin/python
+        [[ -x $python ]] || { skip "PyYAML is not installed"; return; }
+    fi
+    $python tests/deploy/manifests.py "$tmp/base.yaml" "$tmp/overlay.yaml" "$program"
+}
+
+# --- systemd -------------------------------------------------------------------------------------
+
+units() {
+    local version
+    command -v systemd-analyze >/dev/null || { skip "systemd-analyze is not installed"; return; }
+    version=$(systemd-analyze --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+    # Those before do not know notify-reload.
+    ((version >= 253)) || { skip "systemd $version is too old, tests/package.sh does it with a newer one"; return; }
+    mkdir "$tmp/units"
+    cp deploy/systemd/tcp-echo.socket "$tmp/units"
+    # The program need not be installed here.
+    sed "s,^ExecStart=/usr/bin/tcp-echo,ExecStart=$program," deploy/systemd/tcp-echo.service >"$tmp/units/tcp-echo.service"
+    systemd-analyze verify --man=no "$tmp"/units/tcp-echo.* || return
+    systemd-analyze security --no-pager --offline=true --threshold=$worst_score "$tmp/units/tcp-echo.service" | tail -n 1
+}
+
+# --- Others --------------------------------------------------------------------------------------
+
+cargo_install() {
+    [[ $quick == no ]] || { skip "it builds the program anew"; return; }
+    cargo install --locked --quiet --path . --root "$tmp/install" --no-track || return
+    ls "$tmp/install/bin"
+    [[ $(ls "$tmp/install/bin") == tcp-echo && $("$tmp/install/bin/tcp-echo" --version) == "tcp-echo "* ]]
+}
+
+step "generated: cargo run --example generate" generated
+step "the daemon is built" daemon_is_built
+step "configuration file: says what holds anyway" configuration_file
+step "manual pages: no warning, nothing missing" manual_pages
+step "completions: in the shells that are here" completions
+step "kubernetes: rendered" rendered
+step "kubernetes: valid by the schemas" schemas
+step "kubernetes: the manifests fit each other" manifests_fit
+step "systemd: verify, and a score of 2.0 at most" units
+step "cargo install --path ." cargo_install
+sum_up

@@ -54,7 +54,8 @@ life() {
     step "the manual and the completions are found" manual_and_completions
     step "settings: changed by a reload" settings
     step "a crash: what is queued is served afterwards" crash
-    step "an upgrade under load loses nothing" upgrade
+    step "wrong settings: it does not start" wrong_settings
+    step "two upgrades under load lose nothing" upgrade
     step "an upgrade that does not like the settings" refused_upgrade
     step "stopped and disabled: an upgrade leaves it so" disabled
     step "the socket: started by the first connection" socket

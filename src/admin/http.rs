@@ -14,7 +14,7 @@ use crate::stats::{Layout, Seat, Snapshot, Statistics, Word, rates};
 const MOST_AT_ONCE: usize = 16;
 
 /// Bytes of answers to one piece of input, beyond which the next answer is the last.
-const LONG: usize = 256 * 1024;
+const LONG: usize = 64 * 1024;
 
 /// Bytes that wait for clients who do not read, all together; beyond this nobody gets anything big.
 const MOST_UNREAD: u64 = 32 << 20;
@@ -162,4 +162,54 @@ pub(super) fn converse<'a>(
         assert!(session.begun.len() < LONGEST_HEAD, "no more than a head is kept");
     }
     (said, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    fn said(statistics: &Statistics, text: &str) -> (String, bool) {
+        let (bytes, last) = converse(statistics, [text.as_bytes()]);
+        (String::from_utf8(bytes).expect("text"), last)
+    }
+
+    #[test]
+    fn so_many_at_once_and_no_more() {
+        let statistics = Statistics::new().expect("memory");
+        for (count, answered, ended) in [(1, 1, false), (16, 16, false), (17, 16, true)] {
+            let (text, last) = said(&statistics, &HEALTH.repeat(count));
+            assert_eq!(text.matches("HTTP/1.1 200 OK").count(), answered);
+            assert_eq!((last, text.contains("Connection: close")), (ended, ended), "{count}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_reads_stops_the_big_answers() {
+        let statistics = Statistics::new().expect("memory");
+        statistics.seat(0).set(Word::Buffered, MOST_UNREAD + 1);
+        for (path, status) in
+            [("/", "503"), ("/stats", "503"), ("/metrics", "503"), ("/healthz", "200")]
+        {
+            let (text, last) = said(&statistics, &HEALTH.replace("/healthz", path));
+            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")) && !last, "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_whole_waits() {
+        let statistics = Statistics::new().expect("memory");
+        assert_eq!(said(&statistics, "GET /healthz HTTP/1.1\r\nHo"), (String::new(), false));
+        let pieces = HEALTH.as_bytes().chunks(3);
+        assert_eq!(converse(&statistics, pieces).0, said(&statistics, HEALTH).0.into_bytes());
+        let mut http = Http::new(Shared {
+            layout: statistics.layout(),
+            seat: statistics.seat(0),
+            clock: Clock::start(Instant::now()),
+        });
+        let mut session = Session::default();
+        http.close();
+        assert!(http.answer(&mut session, HEALTH.as_bytes()).last, "about to end");
+    }
 }

@@ -69,12 +69,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Request<'_>, usize)>, Refusa
     Ok(Some((Request { method, path, accept, keep_alive, old, has_body }, length)))
 }
 
-/// Whether the first line ends like one of HTTP/0.9, 2 or later, and not like anything else.
+/// Whether the third word of the first line is a version of HTTP, only not one of ours.
 fn names_other_version(head: &[u8]) -> bool {
     let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
-    let last = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    matches!(last, [b'H', b'T', b'T', b'P', b'/', digit, ..] if digit.is_ascii_digit())
+    let version = line.split(|byte| *byte == b' ').nth(2).unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', digit, ..] if digit.is_ascii_digit())
 }
 
 /// The path in a target: of origin form, absolute form, or `*`.
@@ -237,9 +237,15 @@ mod tests {
 
     #[test]
     fn what_is_no_http_is_refused_at_once() {
-        for text in
-            ["\u{16}\u{3}\u{1}", "\0", "GET\n", "GET /\r\n", "G@T / HTTP/1.1\r\n", "SSH-2.0-x\r\n"]
-        {
+        for text in [
+            "\u{16}\u{3}\u{1}",
+            "\0",
+            "GET\n",
+            "GET /\r\n",
+            "G@T / HTTP/1.1\r\n",
+            "SSH-2.0-x\r\n",
+            "GET /x HTTPx HTTP/2.0\r\n",
+        ] {
             assert_eq!(parsed(text), Err(Refusal::Malformed), "{text:?}");
         }
         for text in ["GET / HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.2\r\n"]

@@ -25,7 +25,7 @@ complete_bash() {
 
 complete_fish() {
     # shellcheck disable=SC2016
-    fish --no-config -c '
+    fish ${folder:+--no-config} -c '
         test -z "$argv[1]"; or source $argv[1]/tcp-echo.fish
         complete -C $argv[2]' -- "$folder" "$1" | cut -f 1
 }

@@ -8,7 +8,7 @@ packager() {
     cargo install --quiet --locked --root "$cache/tools" cargo-deb
 }
 
-# Sets `version`, and makes `$tmp/1.deb`, `$tmp/2.deb`, `$tmp/3.deb`.
+# Sets `version`, and makes `$tmp/1.deb` to `$tmp/4.deb`.
 package_is_built() {
     command -v dpkg-deb >/dev/null || { skip "dpkg is not installed"; return; }
     root_is_there || return
@@ -22,7 +22,7 @@ package_is_built() {
     version=${version%-*}
     dpkg-deb --fsys-tarfile "$tmp/1.deb" | tar --extract --directory "$tmp" ./usr/bin/tcp-echo || return
     mv "$tmp/usr/bin/tcp-echo" "$tmp/client"
-    repack 2 && repack 3 || return
+    repack 2 && repack 3 && repack 4 || return
     echo "$(stat -c %s "$tmp/1.deb") bytes, the program $(stat -c %s "$tmp/client")"
 }
 

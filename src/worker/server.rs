@@ -169,7 +169,9 @@ impl<'a, S: Service> Server<'a, S> {
                 if let Err(error) = self.acceptor.add(slot, sockets, &self.registry) {
                     warn!(from_slot = slot, "cannot look after a queue: {error}");
                 }
-                if let Some(time) = for_ms {
+                // One that drains serves what waits there, and does not stay for it.
+                let most = matches!(self.phase, Phase::Draining(_)).then_some(0);
+                if let Some(time) = most.or(for_ms) {
                     self.acceptor.close_at(slot, now + millis(time));
                 }
                 info!(from_slot = slot, "looking after a queue");

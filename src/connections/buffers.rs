@@ -4,6 +4,10 @@
 /// Smaller ones are cheap to make and would only fill the pool.
 const SMALLEST: usize = 32 * 1024;
 
+/// None has less room: glibc keeps what is smaller in a cache that it never gives back (tcache), and
+/// after a burst each piece in there would hold a page.
+const LEAST_ROOM: usize = 1040;
+
 /// Buffers that wait in the pool.
 const MOST: usize = 16;
 
@@ -13,6 +17,8 @@ pub(super) struct Buffers {
     free: Vec<Vec<u8>>,
     /// So many have not been needed lately.
     fewest_free: usize,
+    /// So many bytes were copied into buffers lately.
+    kept: u64,
 }
 
 impl Buffers {
@@ -21,9 +27,10 @@ impl Buffers {
         let fits = |buffer: &Vec<u8>| bytes.len() >= SMALLEST && buffer.capacity() >= bytes.len();
         let mut buffer = match self.free.iter().position(fits) {
             Some(index) => self.free.swap_remove(index),
-            None => Vec::with_capacity(bytes.len()),
+            None => Vec::with_capacity(bytes.len().max(LEAST_ROOM)),
         };
         self.fewest_free = self.fewest_free.min(self.free.len());
+        self.kept += bytes.len() as u64;
         buffer.extend_from_slice(bytes);
         buffer
     }
@@ -34,6 +41,11 @@ impl Buffers {
             buffer.clear();
             self.free.push(buffer);
         }
+    }
+
+    /// How many bytes have been kept since this was last asked.
+    pub(super) fn take_kept(&mut self) -> u64 {
+        std::mem::take(&mut self.kept)
     }
 
     /// Frees those that nobody has needed since the last time.
@@ -52,10 +64,12 @@ mod tests {
     fn a_large_buffer_is_used_again_and_freed_when_nobody_needs_it() {
         let mut buffers = Buffers::default();
         let large = buffers.keep(&[1; SMALLEST + 1]);
+        assert_eq!(buffers.take_kept(), SMALLEST as u64 + 1);
         let place = large.as_ptr();
         buffers.give_back(large);
         let again = buffers.keep(&[2; SMALLEST]);
         assert_eq!((again.as_ptr(), again.as_slice()), (place, &[2; SMALLEST][..]));
+        assert_eq!(buffers.take_kept(), SMALLEST as u64, "since it was last asked");
         buffers.give_back(again);
         buffers.give_back(buffers_of(1));
         assert_eq!(buffers.free.len(), 1, "small ones are not kept");

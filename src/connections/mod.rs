@@ -5,6 +5,7 @@
 //! the queue a turn. So a turn of the loop is bounded by what is open, however fast anybody sends.
 
 mod buffers;
+mod burst;
 mod connection;
 mod patience;
 mod pipes;
@@ -24,6 +25,7 @@ use slab::Slab;
 use tracing::debug;
 
 use self::buffers::Buffers;
+use self::burst::Burst;
 use self::connection::{Connection, Next, Overdue, Turn};
 use self::patience::Patience;
 use self::pipes::Pipes;
@@ -38,11 +40,8 @@ use crate::stats::{Reason, Seat, Word};
 /// a closed connection is never taken for one of its successor.
 const KEY_BITS: u32 = 32;
 
-/// When fewer bytes have waited, the allocator's leftovers are not worth looking for.
-const WORTH_TRIMMING: u64 = 4 * 1024 * 1024;
-
-/// After a burst, memory is looked for so often, a second apart: the pools give theirs back late.
-const TRIMS: u32 = 3;
+/// A list that grew larger than this in a burst gives its memory back afterwards.
+const KEPT_CAPACITY: usize = 1024;
 
 /// What a connection's turn works with: everything but the table, which it is borrowed from.
 macro_rules! turn {
@@ -82,11 +81,7 @@ pub struct Connections<'a, S: Service> {
     service: S,
     buffer: Box<[u8]>,
     pools: Pools,
-    /// How many bytes have waited in a burst, or still did when memory was last looked for; 0 when
-    /// there is none.
-    burst: u64,
-    /// How often more to look for memory that can be given back.
-    trims: u32,
+    burst: Burst,
     patience: Patience,
     draining: bool,
     idle_close: IdleClose,
@@ -112,8 +107,7 @@ impl<'a, S: Service> Connections<'a, S> {
             service,
             buffer: vec![0; config.buffer_size].into(),
             pools: Pools::new(config.splice == Splice::Auto),
-            burst: 0,
-            trims: 0,
+            burst: Burst::default(),
             patience: Patience::new(config),
             draining: false,
             idle_close: config.idle_close,
@@ -228,20 +222,14 @@ impl<'a, S: Service> Connections<'a, S> {
     pub fn tidy(&mut self) {
         self.pools.buffers.shrink();
         self.pools.pipes.shrink();
-        if self.table.len() < self.table.capacity() / 4 {
+        let capacity = self.table.capacity();
+        if self.table.len() < capacity / 4 {
             self.table.shrink_to_fit();
         }
-        // Looked for each time when half has gone, to the end: what is still kept keeps whole pages.
-        let buffered = self.seat.get(Word::Buffered);
-        if self.burst > 0 || buffered > WORTH_TRIMMING {
-            self.burst = self.burst.max(buffered);
-        }
-        if self.burst > 0 && buffered <= self.burst / 2 {
-            self.burst = buffered;
-            self.trims = TRIMS;
-        }
-        if self.trims > 0 {
-            self.trims -= 1;
+        let waited = self.seat.get(Word::Buffered).max(self.pools.buffers.take_kept());
+        if self.burst.ebbs(waited) || self.table.capacity() < capacity {
+            self.queue.shrink_to(KEPT_CAPACITY);
+            self.due.shrink_to(KEPT_CAPACITY);
             memory::trim();
         }
     }

@@ -26,6 +26,15 @@ fn an_idle_connection_costs_a_worker_at_most_64_bytes() {
 
 #[test]
 fn what_a_burst_of_deaf_clients_needed_is_given_back() {
+    burst(60);
+}
+
+#[test]
+fn what_a_few_deaf_clients_needed_is_given_back() {
+    burst(10);
+}
+
+fn burst(count: usize) {
     let turn = Turn::alone();
     // Without splice: bytes in pipes are the kernel's.
     let args = ["--workers", "1", "--idle-timeout", "10m", "--splice", "off"];
@@ -33,13 +42,14 @@ fn what_a_burst_of_deaf_clients_needed_is_given_back() {
     server.assert_echoes();
     let worker = server.worker();
     let before = proc::anonymous_memory(worker);
-    let mut clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
+    let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
     for client in &mut clients {
         while client.send_until_stuck(ms(20), 1024 * 1024) > 0 {}
     }
     let full = proc::anonymous_memory(worker);
-    println!("{before} bytes before, {full} while 60 clients are deaf");
-    assert!(full > before + 4 * 1024 * 1024, "their bytes wait in the worker: {before} to {full}");
+    println!("{before} bytes before, {full} while {count} clients are deaf");
+    let least = before + 48 * 1024 * count as u64;
+    assert!(full > least, "their bytes wait in the worker: {before} to {full}");
     for client in &mut clients {
         client.expect(client.outstanding());
     }

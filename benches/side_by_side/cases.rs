@@ -6,7 +6,7 @@ use crate::measure::Metric::{self, *};
 use crate::table::grouped;
 
 /// Measurements that are more than a load.
-const OTHERS: [&str; 4] = ["memory", "respawn", "open", "latency"];
+const OTHERS: [&str; 5] = ["memory", "respawn", "watched", "open", "latency"];
 
 /// Every name that `only=` knows.
 pub(crate) fn names() -> Vec<&'static str> {

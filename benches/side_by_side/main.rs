@@ -11,7 +11,7 @@
 //! | [`proc`] | processor time and memory of other processes |
 //! | [`measure`], [`bars`], [`table`], [`svg`] | figures, judged and shown; pure |
 //! | [`cases`], [`rounds`] | loads, and taking turns under them |
-//! | [`memory`], [`open`], [`respawn`], [`latency`] | what is not a load alone |
+//! | [`memory`], [`open`], [`respawn`], [`watched`], [`latency`] | what is not a load alone |
 //! | [`million`], [`limits`] | a million connections, and what the machine must allow for them |
 // Cargo compiles benchmarks as tests; without a harness the tests themselves fall away. `units.rs` has
 // them run.
@@ -37,6 +37,7 @@ mod rounds;
 mod server;
 mod svg;
 mod table;
+mod watched;
 mod words;
 
 use std::process::ExitCode;
@@ -143,6 +144,9 @@ fn side_by_side(
     }
     if wishes.wants("respawn", !plots) {
         respawn::run(&mut bench)?;
+    }
+    if wishes.wants("watched", !plots) {
+        watched::run(&mut bench);
     }
     if wishes.wants("open", true) {
         open::run(&mut bench)?;

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use super::page::Page;
 use super::request::{LONGEST_HEAD, Refusal, parse};
 use super::response::{Response, Status};
 use super::routes::{self, Source};
@@ -29,7 +28,6 @@ pub(super) struct Session {
 #[derive(Debug)]
 pub(super) struct Http<S> {
     source: S,
-    page: Page,
     out: Vec<u8>,
     /// No connection is to go on after its next answer.
     closing: bool,
@@ -38,7 +36,7 @@ pub(super) struct Http<S> {
 impl<S: Source> Http<S> {
     /// Answers from `source`.
     pub(super) fn new(source: S) -> Self {
-        Self { source, page: Page::new(), out: Vec::new(), closing: false }
+        Self { source, out: Vec::new(), closing: false }
     }
 
     /// From now on every answer is its connection's last.
@@ -62,7 +60,7 @@ impl<S: Source> Http<S> {
                     return (bytes.len(), true);
                 }
             };
-            let response = routes::answer(&request, &self.page, &self.source);
+            let response = routes::answer(&request, &self.source);
             let enough = count == MOST_AT_ONCE || self.out.len() + response.body.len() > LONG;
             let more = done < bytes.len();
             let last = !request.keep_alive || request.has_body || self.closing || enough && more;

@@ -1,57 +1,42 @@
 //! The page: one file, whose own script and style are the only ones that a browser may run.
 
-use super::digest::sha256_base64;
 use super::response::{Response, Status};
 
 const HTML: &str = include_str!("page.html");
 
+/// What the browser is to allow: the page's script and style, by their SHA-256, and questions to the
+/// server that it came from. A test says what the digests are when the page has changed.
+const HEADERS: &str = "\
+    Content-Security-Policy: default-src 'none'; \
+    script-src 'sha256-q3Idlg/AvEVlYTPw7/WXLx+NLp6vLiuxYo8DmSQDP8M='; \
+    style-src 'sha256-3WvOm2GeLpdwyl6P8AuZHGxGfwT13JtrMiyY57+Mbnk='; \
+    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'\r\n\
+    Referrer-Policy: no-referrer\r\n";
+
 /// The page with the header lines that go with it.
-#[derive(Debug)]
-pub(super) struct Page {
-    headers: String,
-}
-
-impl Page {
-    /// Works out what the browser is to allow: the page's script and style, by their digests, and
-    /// questions to the server that it came from.
-    pub(super) fn new() -> Self {
-        let digest = |tag| sha256_base64(element(HTML, tag).as_bytes());
-        let headers = format!(
-            "Content-Security-Policy: default-src 'none'; script-src 'sha256-{}'; \
-             style-src 'sha256-{}'; connect-src 'self'; img-src data:; base-uri 'none'; \
-             form-action 'none'; frame-ancestors 'none'\r\nReferrer-Policy: no-referrer\r\n",
-            digest("script"),
-            digest("style"),
-        );
-        Self { headers }
+pub(super) fn response() -> Response {
+    Response {
+        status: Status::Ok,
+        content_type: "text/html; charset=utf-8",
+        headers: HEADERS.into(),
+        body: HTML.into(),
     }
-
-    /// The page itself.
-    pub(super) fn response(&self) -> Response {
-        Response {
-            status: Status::Ok,
-            content_type: "text/html; charset=utf-8",
-            headers: self.headers.clone().into(),
-            body: HTML.into(),
-        }
-    }
-}
-
-impl Default for Page {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// What stands between the first `<tag>` and its end.
-fn element<'a>(html: &'a str, tag: &str) -> &'a str {
-    let inner = html.split_once(&format!("<{tag}>")).map_or("", |(_, rest)| rest);
-    inner.split_once(&format!("</{tag}>")).map_or("", |(inner, _)| inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+    use sha2::{Digest, Sha256};
+
     use super::*;
+
+    /// What stands between the first `<tag>` and its end.
+    fn element<'a>(html: &'a str, tag: &str) -> &'a str {
+        let inner = html.split_once(&format!("<{tag}>")).map_or("", |(_, rest)| rest);
+        inner.split_once(&format!("</{tag}>")).map_or("", |(inner, _)| inner)
+    }
 
     #[test]
     fn the_page_needs_nothing_else() {
@@ -74,10 +59,12 @@ mod tests {
 
     #[test]
     fn the_browser_is_told_what_to_allow() {
-        let headers = Page::new().response().headers;
-        assert!(
-            headers.starts_with("Content-Security-Policy: default-src 'none'; script-src 'sha256-")
-        );
-        assert!(!headers.contains("unsafe") && headers.ends_with("\r\n"));
+        for tag in ["script", "style"] {
+            let digest = BASE64_STANDARD.encode(Sha256::digest(element(HTML, tag)));
+            let source = format!("{tag}-src 'sha256-{digest}';");
+            assert!(HEADERS.contains(&source), "HEADERS must have: {source}");
+        }
+        assert!(HEADERS.starts_with("Content-Security-Policy: default-src 'none'; "));
+        assert!(!HEADERS.contains("unsafe") && HEADERS.ends_with("\r\n"));
     }
 }

@@ -1,7 +1,7 @@
 //! What is there to be asked for, and the answers.
 
 use super::metrics;
-use super::page::Page;
+use super::page;
 use super::request::Request;
 use super::response::{Response, Status};
 use crate::process::usage::Usage;
@@ -24,7 +24,7 @@ pub(super) trait Source {
 }
 
 /// The answer to `request`.
-pub(super) fn answer(request: &Request<'_>, page: &Page, source: &impl Source) -> Response {
+pub(super) fn answer(request: &Request<'_>, source: &impl Source) -> Response {
     let Some(resource) = Resource::at(request.path) else {
         return Response::bare(Status::NotFound);
     };
@@ -39,7 +39,7 @@ pub(super) fn answer(request: &Request<'_>, page: &Page, source: &impl Source) -
             Response::bare(Status::Unavailable)
         }
         Resource::Server => Response::bare(Status::BadRequest),
-        Resource::Page => page.response(),
+        Resource::Page => page::response(),
         Resource::Stats => stats(&source.snapshot()),
         Resource::Metrics => {
             let snapshot = source.snapshot();

@@ -15,7 +15,8 @@ Options:
                  Swarm, builds without a network, tests with the oldest Rust.
                  Makes a base image where none can be had. Takes minutes more
   --no-memcheck  Skip the runs under valgrind
-  --long         Longer runs: the integration tests three times over
+  --long         Longer runs: the integration tests three times over, and a minute
+                 of fuzzing where cargo-fuzz and a nightly toolchain are installed
   --help         Print this text
 
 TCP_ECHO_BIN=/path/to/tcp-echo runs the integration tests against that program.
@@ -83,6 +84,13 @@ tests() {
         echo "--- round $round"
         cargo test --locked --test integration || return
     done
+}
+
+fuzzing() {
+    [[ $long == yes ]] || { skip "needs --long"; return; }
+    cargo +nightly fuzz --version &>/dev/null ||
+        { skip "cargo-fuzz or a nightly toolchain is not installed"; return; }
+    cargo +nightly fuzz run admin -- -max_total_time=60 -max_len=16384
 }
 
 dependencies() {
@@ -226,6 +234,7 @@ step "format: cargo fmt --check" format
 step "lints: cargo clippy" lints
 step "documentation: cargo doc" documentation
 step "tests: cargo test" tests
+step "fuzzing: cargo fuzz run admin" fuzzing
 step "dependencies: cargo deny check bans licenses sources" dependencies
 step "advisories: cargo deny check advisories" advisories
 step "scripts: shellcheck" shell_scripts

@@ -19,11 +19,11 @@ pub(crate) fn generate(folder: &Path) -> io::Result<()> {
 }
 
 /// For fish a switch seems to need a value, and behind an option that does need one nothing is
-/// offered, as the line cannot be read yet.
+/// offered, as the line cannot be read yet. Before fish 4 a question mark has to be quoted.
 fn for_fish(command: &Command) -> Vec<(String, String)> {
     let switches = command.get_arguments().filter(|arg| value_name(arg) == Some("BOOL"));
     let switches = switches.filter_map(Arg::get_long);
-    let optional = switches.map(|long| (format!(" {long}= "), format!(" {long}=? ")));
+    let optional = switches.map(|long| (format!(" {long}= "), format!(" '{long}=?' ")));
     let unread = "    or return\n    if set -q argv[1]\n".to_owned();
     let at_the_daemon = unread.replace("or return", "or return 0");
     optional.chain([(unread, at_the_daemon)]).collect()

@@ -52,6 +52,10 @@ expect() {
     local shell=$1 line=$2 said word
     shift 2
     said=$("complete_$shell" "$line" 2>&1)
+    if grep "tcp-echo.* (line [0-9]*)" <<<"$said"; then
+        echo "$shell: the script has a mistake"
+        failed=1
+    fi
     for word in "$@"; do
         if ! grep -qx -e "$word" <<<"$said"; then
             echo "$shell: '$line' is not completed to '$word', but to: $said"

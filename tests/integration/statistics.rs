@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::operator::{freeze, reload, strike};
+use super::support::http::{admin_of, get};
 use super::support::log::Line;
 use super::support::{
     Client, SOON, Server, Turn, alongside, ms, secs, skip, stats, sum, total,
@@ -73,6 +74,13 @@ fn handled(server: &Server, workers: usize) -> u64 {
     lines.iter().map(|line| number(&line.text)).sum()
 }
 
+/// The sum of a counter in the text of `/metrics` over all workers.
+fn family_sum(metrics: &str, family: &str) -> u64 {
+    let head = format!("tcp_echo_{family}_total{{");
+    let values = metrics.lines().filter(|line| line.starts_with(&head));
+    values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
 #[test]
 fn every_rendering_tells_the_same_after_ten_kills_under_load() {
     let turn = Turn::shared();
@@ -80,6 +88,7 @@ fn every_rendering_tells_the_same_after_ten_kills_under_load() {
     let path = folder.path().join("access");
     let args = ["--workers", "3", "--log-format", "json", "--access-log", "all", "--log-empty"];
     let launch = turn.launch(&args).arg("--access-log-file").arg(path.to_str().unwrap());
+    let launch = launch.arg("--admin").arg("0");
     let server = launch.start();
     let (kills, tally) = under_connecting_load(server.address(), || {
         let mut before = counters(&stats(&server));
@@ -131,6 +140,15 @@ fn every_rendering_tells_the_same_after_ten_kills_under_load() {
     assert_eq!(grown[1], 500 + 50_000 + 1_500_000 + 5000, "the half of 1 is 0");
     assert_eq!(sums(&fs::read_to_string(&path).unwrap()), grown);
     assert_eq!(handled(&server, 3), sum(&last, "worker/accepted"), "USR1 and USR2");
+    let admin = admin_of(&server);
+    let over_http = get(admin, "/stats").json();
+    assert_books_balance(&over_http);
+    assert_eq!(counters(&over_http)[..7], counters(&last)[..7], "/stats and USR2");
+    let metrics = get(admin, "/metrics").body;
+    for (family, name) in ["connections_accepted", "received_bytes", "sent_bytes"].iter().zip(names)
+    {
+        assert_eq!(family_sum(&metrics, family), total(&last, name), "/metrics and USR2: {name}");
+    }
     server.stop();
 }
 

@@ -13,7 +13,8 @@ Exits with 0 when nothing has failed.
 Options:
   --docker       Build every image and try all that is done with them: compose,
                  Swarm, builds without a network, tests with the oldest Rust.
-                 Makes a base image where none can be had. Takes minutes more
+                 Makes a base image where none can be had. And the package, in
+                 a Debian that is made for it. Takes a quarter of an hour more
   --no-memcheck  Skip the runs under valgrind
   --long         Longer runs: the integration tests three times over, and a minute
                  of fuzzing where cargo-fuzz and a nightly toolchain are installed
@@ -217,15 +218,33 @@ memory() {
 
 # --- Containers ----------------------------------------------------------------------------------
 
+# part SCRIPT [OPTION...]: a test of its own, and its reason where it is skipped.
+part() {
+    "$@" | tee "$tmp/part"
+    local code=${PIPESTATUS[0]}
+    ((code != SKIPPED)) || skip "$(tail -n 1 "$tmp/part")"
+    return "$code"
+}
+
 # Without --docker only what is quick, and only where an earlier --docker has left a base image.
 containers() {
     local options=()
     [[ $docker == yes ]] || options+=(--quick)
     [[ $memcheck == yes ]] || options+=(--no-memcheck)
-    tests/docker.sh "${options[@]}" | tee "$tmp/containers"
-    local code=${PIPESTATUS[0]}
-    ((code != SKIPPED)) || skip "$(tail -n 1 "$tmp/containers")"
-    return "$code"
+    part tests/docker.sh "${options[@]}"
+}
+
+# --- What is shipped beside the program ----------------------------------------------------------
+
+deployment() {
+    local options=()
+    [[ $docker == yes ]] || options+=(--quick)
+    part tests/deploy.sh "${options[@]}"
+}
+
+package() {
+    [[ $docker == yes ]] || { skip "needs --docker"; return; }
+    part tests/package.sh
 }
 
 # --- All of it -----------------------------------------------------------------------------------
@@ -239,6 +258,8 @@ step "dependencies: cargo deny check bans licenses sources" dependencies
 step "advisories: cargo deny check advisories" advisories
 step "scripts: shellcheck" shell_scripts
 step "memory: valgrind" memory
+step "deployment: tests/deploy.sh" deployment
+step "package: tests/package.sh" package
 step "containers: tests/docker.sh" containers
 
 sum_up

@@ -1,7 +1,8 @@
 //! Reading the blocks: all in one go, added up, while others go on writing.
 
-use std::hint;
 use std::sync::atomic::{Ordering, fence};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::events::{self, Event};
 use super::layout::{Layout, SEATS, SLOTS};
@@ -9,10 +10,9 @@ use super::rates::{self, Counts, Sample};
 use super::seat::{Block, Seat};
 use super::words::{BLOCK_WORDS, CLOSED, FIRST_COUNTER, FleetWord, Word};
 
-/// How often to look again while numbers move.
-const LOOKS: usize = 1000;
-/// How often to read again because numbers have moved.
-const READINGS: usize = 10;
+/// How long to read again while numbers move. They do for microseconds, unless the controller loses its
+/// CPU in that moment.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The blocks that belong together, added up.
 #[derive(Clone, Copy)]
@@ -57,19 +57,17 @@ impl Reading {
     /// Reads again while numbers move from one block to another. Should they never stop, because the
     /// controller was killed in that moment, the last reading has to do.
     pub(super) fn take(layout: Layout<'_>) -> Self {
-        let mut readings = 1..READINGS;
-        for _ in 0..LOOKS {
+        let begin = Instant::now();
+        loop {
             let before = layout.epoch().load(Ordering::Acquire);
-            if before % 2 == 0 {
-                let reading = Self::once(layout);
-                fence(Ordering::Acquire);
-                if layout.epoch().load(Ordering::Relaxed) == before || readings.next().is_none() {
-                    return reading;
-                }
+            let reading = Self::once(layout);
+            fence(Ordering::Acquire);
+            let after = layout.epoch().load(Ordering::Relaxed);
+            if (before % 2 == 0 && before == after) || begin.elapsed() > PATIENCE {
+                return reading;
             }
-            hint::spin_loop();
+            thread::yield_now();
         }
-        Self::once(layout)
     }
 
     fn once(layout: Layout<'_>) -> Self {

@@ -12,6 +12,8 @@ Options:
   --deb FILE  Try this package; without it, one is built
   --quick     Fetch nothing
   --help      Print this text
+
+Exits with 77 when nothing could be tried; the last line says why.
 EOF
 }
 
@@ -64,6 +66,10 @@ life() {
 }
 
 step "the package is built" package_is_built
+if ((skipped > 0)); then
+    echo "$reason"
+    exit "$SKIPPED"
+fi
 if ((passed == 1)); then
     step "lintian has no error" lintian_is_content
     step "without systemd: installed, upgraded, purged" without_systemd

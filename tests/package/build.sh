@@ -10,6 +10,7 @@ packager() {
 
 # Sets `version`, and makes `$tmp/1.deb` to `$tmp/4.deb`.
 package_is_built() {
+    ((EUID == 0)) || { skip "needs root"; return; }
     command -v dpkg-deb >/dev/null || { skip "dpkg is not installed"; return; }
     root_is_there || return
     if [[ -n $deb ]]; then
@@ -55,7 +56,6 @@ lintian_is_content() {
 
 # In a container nobody starts services; the package must not mind.
 without_systemd() {
-    ((EUID == 0)) || { skip "needs root"; return; }
     mkdir -p "$tmp/plain"
     # The folder with the packages is not to be found in the new root, so they are handed over open.
     unshare --mount --pid --fork --kill-child=KILL --net \

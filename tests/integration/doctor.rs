@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::operator::ConfigFile;
 use super::refusals::unprivileged;
 use super::support::launch::Outcome;
-use super::support::{Client, Launch, SOON, Turn, skip, wait_until};
+use super::support::{Client, Launch, SOON, Turn, permitted, skip, wait_until};
 
 /// Nothing is said of an address then but that it is free.
 const ANYWHERE: [&str; 4] = ["--listen", "127.0.0.1:0", "--workers", "2"];
@@ -242,16 +242,6 @@ fn a_low_port_needs_the_privilege() {
         let found = Findings::of(doctor(&turn, &options));
         found.assert_has("wrong", "low ports", &[&port, "AmbientCapabilities="]);
     }
-}
-
-/// Whether a command can be run; otherwise the test does not apply.
-fn permitted(command: &[&str]) -> bool {
-    let done = Command::new(command[0]).args(&command[1..]).output();
-    let permitted = done.is_ok_and(|output| output.status.success());
-    if !permitted {
-        skip(&format!("not permitted here: {}", command.join(" ")));
-    }
-    permitted
 }
 
 #[test]

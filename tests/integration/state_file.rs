@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::operator::reload;
 use super::statistics::{assert_books_balance, at_rest};
-use super::support::{SOON, Server, Turn, ms, secs, skip, stats, total, wait_for, wait_until};
+use super::support::{SOON, Server, Turn, ms, permitted, secs, stats, total, wait_for, wait_until};
 
 struct Place {
     folder: TempDir,
@@ -230,8 +230,8 @@ fn a_missing_folder_and_a_link_are_no_trouble() {
 
 #[test]
 fn a_full_disk_is_told_once_and_survived_by_both_files() {
-    if !nix::unistd::geteuid().is_root() {
-        return skip("only root can mount a small disk");
+    if !permitted(&["unshare", "--mount", "true"]) {
+        return;
     }
     let turn = Turn::shared();
     let place = Place::new();

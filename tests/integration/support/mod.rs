@@ -3,6 +3,7 @@
 //! A test takes a [`Turn`], launches servers with it, and talks to them through a
 //! [`Client`](client::Client). Nothing here sleeps and hopes: evidence is awaited with a deadline.
 
+use std::process::Command;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,6 +112,16 @@ pub(crate) fn try_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) 
 /// Says why a test does not apply on this machine. Shown by `cargo test -- --nocapture`.
 pub(crate) fn skip(why: &str) {
     println!("skipped: {why}");
+}
+
+/// Whether a command can be run; otherwise the test does not apply.
+pub(crate) fn permitted(command: &[&str]) -> bool {
+    let done = Command::new(command[0]).args(&command[1..]).output();
+    let permitted = done.is_ok_and(|output| output.status.success());
+    if !permitted {
+        skip(&format!("not permitted here: {}", command.join(" ")));
+    }
+    permitted
 }
 
 /// Fails unless `took` lies within the two bounds, both included.

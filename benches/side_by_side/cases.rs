@@ -51,8 +51,8 @@ pub(crate) struct Case {
 }
 
 const MESSAGES: &[Metric] = &[CpuPerEcho, Echoes, P50, P99, P999];
-const BULK: &[Metric] = &[CpuPerKib, Throughput, P50, P99];
-const STREAM: &[Metric] = &[CpuPerKib, Throughput];
+const BULK: &[Metric] = &[CpuPerKib, Throughput, LoadBusy, P50, P99];
+const STREAM: &[Metric] = &[CpuPerKib, Throughput, LoadBusy];
 
 impl Case {
     /// Whether it belongs to the short mode: those with bars do.

@@ -64,9 +64,11 @@ impl Environment {
         format!(
             "kernel    Linux {kernel}, {model}, {cores} cores\n\
              network   {}\n\
+             tcp       congestion control {}\n\
              limits    fs.file-max {}, RLIMIT_NOFILE {}\n\
              pinned    servers to CPU {}, load to CPU {}{same}\n",
             self.network,
+            setting("/proc/sys/net/ipv4/tcp_congestion_control"),
             setting("/proc/sys/fs/file-max"),
             self.descriptors,
             self.server_cpu,

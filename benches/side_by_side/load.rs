@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use serde_json::Value;
 
 use crate::cases::Traffic;
@@ -51,11 +53,11 @@ impl Load {
     /// What voids it, in a line.
     pub(crate) fn run(&self, server: &mut Server, machine: &Environment) -> Result<Sample, String> {
         server.check()?;
-        let before = proc::cpu(server.pid());
+        let (before, load_before) = (proc::cpu(server.pid()), ended_cpu());
         let report = self.client(server.address, machine)?;
         server.check()?;
-        let after = proc::cpu(server.pid());
-        read(&report, after - before)
+        let (after, load_after) = (proc::cpu(server.pid()), ended_cpu());
+        read(&report, after - before, load_after - load_before)
     }
 
     /// Runs the client to its end and returns what it reports.
@@ -71,8 +73,15 @@ impl Load {
     }
 }
 
+/// Nanoseconds of processor time of all our processes that have ended: the clients. Servers live on
+/// through all turns.
+fn ended_cpu() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
+    usage.map_or(f64::NAN, |used| (used.user_time() + used.system_time()).num_nanoseconds() as f64)
+}
+
 /// What the client has reported, if nothing was wrong.
-fn read(report: &Value, cpu: f64) -> Result<Sample, String> {
+fn read(report: &Value, cpu: f64, load_cpu: f64) -> Result<Sample, String> {
     let errors = report["errors"].as_object().ok_or("the client reports no errors field")?;
     if let Some((cause, count)) = errors.iter().find(|(_, count)| count.as_u64() != Some(0)) {
         let first = report["first_error"].as_str().unwrap_or_default();
@@ -88,6 +97,7 @@ fn read(report: &Value, cpu: f64) -> Result<Sample, String> {
     let or_none = |pointer: &str| number(pointer).unwrap_or(f64::NAN);
     Ok(Sample {
         cpu,
+        load_cpu,
         echoes: need("/messages")?,
         bytes: need("/bytes_received")?,
         connections: need("/connections/opened")?,

@@ -5,6 +5,8 @@
 pub(crate) struct Sample {
     /// Nanoseconds of processor time that the server's processes took.
     pub cpu: f64,
+    /// The same for the client.
+    pub load_cpu: f64,
     /// Echoes that came back whole and right.
     pub echoes: f64,
     /// Bytes that came back right.
@@ -42,6 +44,9 @@ pub(crate) enum Metric {
     P99,
     /// Latency in microseconds.
     P999,
+    /// The part of the turn for which the client was at work. At 1 it is the client that limits what
+    /// goes through.
+    LoadBusy,
 }
 
 impl Metric {
@@ -57,12 +62,14 @@ impl Metric {
             Self::P50 => "p50 µs",
             Self::P99 => "p99 µs",
             Self::P999 => "p99.9 µs",
+            Self::LoadBusy => "load busy",
         }
     }
 
     /// This figure of a turn.
     pub(crate) fn of(self, sample: &Sample) -> f64 {
-        let Sample { cpu, echoes, bytes, connections, seconds, p50, p99, p99_9 } = *sample;
+        let Sample { cpu, load_cpu, echoes, bytes, connections, seconds, p50, p99, p99_9 } =
+            *sample;
         match self {
             Self::CpuPerEcho => cpu / echoes,
             Self::CpuPerKib => cpu / (bytes / 1024.0),
@@ -73,6 +80,7 @@ impl Metric {
             Self::P50 => p50,
             Self::P99 => p99,
             Self::P999 => p99_9,
+            Self::LoadBusy => load_cpu / 1e9 / seconds,
         }
     }
 
@@ -115,6 +123,7 @@ mod tests {
     fn figures_are_per_echo_per_kib_and_per_second() {
         let sample = Sample {
             cpu: 1e6,
+            load_cpu: 1.5e9,
             echoes: 200.0,
             bytes: 1_024_000.0,
             connections: 10.0,
@@ -133,6 +142,7 @@ mod tests {
             (Metric::P50, 1.0),
             (Metric::P99, 2.0),
             (Metric::P999, 3.0),
+            (Metric::LoadBusy, 0.75),
         ] {
             assert_eq!(metric.of(&sample), figure, "{metric:?}");
         }

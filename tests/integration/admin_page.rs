@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use super::operator::reload;
 use super::support::browser::Browser;
 use super::support::http::admin_of;
-use super::support::{Turn, alongside, load, ms, skip};
+use super::support::{Turn, alongside, load, ms, secs, skip, try_for};
 
 /// The number that a chart's heading shows.
 fn chart(browser: &mut Browser, name: &str) -> f64 {
@@ -85,4 +85,62 @@ fn a_person_sees_what_happens() {
     browser.look(360, 800, "dark");
     browser.picture("phone-dark");
     again.stop();
+}
+
+/// Lets a process go on for a moment only, now and then, until `holds`.
+fn starve_until(pid: i32, what: &str, mut holds: impl FnMut() -> bool) {
+    let pid = Pid::from_raw(pid);
+    let seen = try_for(secs(20), || {
+        // Not for as long as what counts as hung.
+        kill(pid, Signal::SIGSTOP).unwrap();
+        thread::sleep(ms(250));
+        kill(pid, Signal::SIGCONT).unwrap();
+        thread::sleep(ms(1));
+        holds().then_some(())
+    });
+    seen.unwrap_or_else(|| panic!("{what}"));
+}
+
+#[test]
+fn one_sees_that_a_worker_is_full_overloaded_or_drains() {
+    let turn = Turn::alone();
+    let Some(mut browser) = Browser::start() else {
+        return skip("no Chromium is installed");
+    };
+    let limits = ["--max-concurrent-connections", "3", "--graceful-timeout", "30s"];
+    let mut server = turn.start(&[&["--workers", "1", "--admin", "0"][..], &limits].concat());
+    browser.open(&format!("http://{}/", admin_of(&server)), 1200, 900, "light");
+    let state = |state: &str| {
+        format!("document.querySelector('#workers .badge')?.innerText.includes('{state}')")
+    };
+    browser.wait("it serves", &state("serving"));
+
+    let crowd = [(); 4].map(|()| server.connect());
+    browser.wait("it is full", &state("full"));
+    browser.wait("that is an event", "by('events').innerText.includes('limit hit')");
+    browser.picture("full");
+    drop(crowd);
+    browser.wait("it serves again", &state("serving"));
+
+    let address = server.address();
+    alongside(
+        |over| load::stream_until(address, over),
+        || {
+            starve_until(server.worker(), "its turns take long, and nobody sees it", || {
+                browser.value(&state("overloaded: slow")) == true
+            });
+            browser.picture("overloaded");
+        },
+    );
+    browser.wait("it is quick again", &state("serving"));
+
+    let mut deaf = server.connect();
+    deaf.send_until_stuck(ms(300), 64 << 20);
+    server.signal(Signal::SIGTERM);
+    browser.wait("it drains", &state("draining"));
+    browser.wait("so does the daemon", "by('notice').innerText.includes('drains its connections')");
+    browser.picture("draining");
+    deaf.expect(deaf.outstanding());
+    deaf.finish();
+    assert_eq!(server.wait_exit(secs(10)), Some(0));
 }

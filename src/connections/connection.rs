@@ -37,8 +37,6 @@ const SLOW: u8 = u8::MAX;
 enum State {
     /// Bytes are answered.
     Serving,
-    /// The client's FIN has come: what is left is sent, then it is over.
-    Finishing,
     /// We end it: what is left is sent, then our FIN.
     Leaving(Reason),
     /// Our FIN is sent: input is thrown away until the client's FIN. Closing with unread input would
@@ -168,11 +166,11 @@ impl<T: Default> Connection<T> {
 
     /// Whether what we got and what we want overlap.
     fn can_step(&self) -> bool {
-        if self.remainder.is_some() { self.writable } else { self.readable || self.is_ending() }
-    }
-
-    fn is_ending(&self) -> bool {
-        matches!(self.state, State::Finishing | State::Leaving(_))
+        match self.state {
+            _ if self.remainder.is_some() => self.writable,
+            State::Leaving(_) => true,
+            State::Serving | State::Lingering(_) => self.readable,
+        }
     }
 
     /// Sends what is left; only if nothing is, goes on. So a client that does not read costs one
@@ -184,7 +182,6 @@ impl<T: Default> Connection<T> {
         }
         match self.state {
             State::Serving => self.serve(turn),
-            State::Finishing => Err(Reason::ClientDone),
             State::Leaving(reason) => {
                 self.stream.shutdown(Shutdown::Write).map_err(|_| reason)?;
                 self.state = State::Lingering(reason);
@@ -208,7 +205,8 @@ impl<T: Default> Connection<T> {
         }
         match self.receive(turn.buffer)? {
             None => {}
-            Some(0) => self.state = State::Finishing,
+            // Whatever came before has been sent: we receive only when nothing is left.
+            Some(0) => return Err(Reason::ClientDone),
             Some(count) => {
                 turn.seat.add(Word::Received, count as u64);
                 turn.seat.add(Word::Messages, 1);
@@ -235,10 +233,7 @@ impl<T: Default> Connection<T> {
     /// What [`Self::serve`] does for bulk, without copying it.
     fn pass_through<S>(&mut self, mut pipe: Pipe, turn: &mut Turn<'_, S>) -> Result<(), Reason> {
         let result = match pipe.fill(&self.stream) {
-            Ok(0) => {
-                self.state = State::Finishing;
-                Ok(())
-            }
+            Ok(0) => Err(Reason::ClientDone),
             Ok(count) => {
                 self.last_moved = turn.now;
                 turn.seat.add(Word::Received, count as u64);

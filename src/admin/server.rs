@@ -28,7 +28,8 @@ const SIGNALS: Token = Token(OWN);
 const CHANNEL: Token = Token(OWN + 1);
 const LISTENER: Token = Token(OWN + 2);
 
-/// Connections open at once. Further ones wait in the queue.
+/// Connections open at once. For a further one that has to end which has been quiet for the longest time:
+/// nobody can keep others out by holding on to what he has.
 const MOST_CONNECTIONS: usize = 256;
 
 /// Connections accepted a turn.
@@ -141,13 +142,13 @@ impl<'a> Server<'a> {
     fn accept(&mut self, now: Instant, tick: Tick) {
         let seat = self.assignment.seat;
         for _ in 0..ACCEPTS_PER_TURN {
-            if self.connections.len() >= MOST_CONNECTIONS {
-                return;
-            }
             let accepted = self.listener.as_mut().and_then(|listener| listener.accept(now, seat));
             let Some(stream) = accepted else { return };
             self.accepted += 1;
             seat.set(Word::Accepted, self.accepted);
+            if self.connections.len() >= MOST_CONNECTIONS {
+                self.connections.close_stalest(tick);
+            }
             if let Err(error) = self.connections.insert(&self.registry, stream, tick) {
                 debug!("cannot watch a new connection, closing it: {error}");
             }
@@ -201,8 +202,7 @@ impl Handler for Server<'_> {
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let listener = self.listener.as_ref();
-        let room = self.connections.len() < MOST_CONNECTIONS;
-        if self.connections.has_work() || room && listener.is_some_and(Listener::is_ready) {
+        if self.connections.has_work() || listener.is_some_and(Listener::is_ready) {
             return Some(now);
         }
         let timer = self.connections.next_timer().map(|tick| self.clock.instant(tick));

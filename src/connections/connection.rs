@@ -130,6 +130,11 @@ impl<T: Default> Connection<T> {
         &self.stream
     }
 
+    /// When something has moved on it.
+    pub(super) fn last_moved(&self) -> Tick {
+        self.last_moved
+    }
+
     /// Notes what the kernel says.
     pub(super) fn mark(&mut self, event: &Event) {
         // An error is fetched, like everything else, by reading.

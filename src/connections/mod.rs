@@ -200,6 +200,15 @@ impl<'a, S: Service> Connections<'a, S> {
         self.timers.next()
     }
 
+    /// Makes room: closes the connection on which nothing has moved for the longest time.
+    pub fn close_stalest(&mut self, now: Tick) {
+        let moved = |(_, connection): &(usize, &Connection<S::Session>)| connection.last_moved();
+        if let Some((key, connection)) = self.table.iter().min_by_key(moved) {
+            let token = Token(key | (connection.generation as usize) << KEY_BITS);
+            self.close(token, Reason::Idle, now);
+        }
+    }
+
     /// From now on a connection ends as soon as nothing moves on it; within `spread`, if there is one.
     pub fn drain(&mut self, now: Tick, spread: Option<Duration>) {
         self.draining = true;

@@ -133,9 +133,7 @@ impl Source for Shared<'_> {
     }
 
     fn silence_ms(&self) -> u64 {
-        let last = rates::samples(self.layout, 0).last().map_or(0, |&(at_ms, _)| at_ms);
-        // None has been taken before the first worker is there.
-        if last == 0 { 0 } else { self.uptime_ms().saturating_sub(last) }
+        rates::silence_ms(self.layout, self.uptime_ms())
     }
 
     fn is_overloaded(&self) -> bool {

@@ -8,7 +8,7 @@ const HTML: &str = include_str!("page.html");
 /// server that it came from. A test says what the digests are when the page has changed.
 const HEADERS: &str = "\
     Content-Security-Policy: default-src 'none'; \
-    script-src 'sha256-8AkywFEh7CxzfnXFmID/fx51BDrrMWAvi51kN3e2pD0='; \
+    script-src 'sha256-U5ur5/Gw1I1MfDaCoP5KbVFFlq/63rmGylyUjFTYN8A='; \
     style-src 'sha256-3WvOm2GeLpdwyl6P8AuZHGxGfwT13JtrMiyY57+Mbnk='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'\r\n\

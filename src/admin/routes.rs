@@ -5,11 +5,10 @@ use super::page;
 use super::request::Request;
 use super::response::{Response, Status};
 use crate::process::usage::Usage;
-use crate::stats::{Phase, Snapshot};
+use crate::stats::{Phase, SILENCE_MS, Snapshot};
 
-/// A controller that has not taken a sample for so long, in milliseconds, is in trouble: it takes one
-/// a second.
-const SILENCE_MS: u64 = 10_000;
+/// What is said when the controller has not been heard of.
+const SILENT: &str = "the controller does not respond";
 
 /// What answers are made from.
 pub(super) trait Source {
@@ -47,7 +46,7 @@ pub(super) fn answer(request: &Request<'_>, source: &impl Source) -> Response {
         }
         Resource::Health => match source.silence_ms() {
             0..SILENCE_MS => Response::line(Status::Ok, "alive"),
-            _ => Response::line(Status::Unavailable, "the controller does not respond"),
+            _ => Response::line(Status::Unavailable, SILENT),
         },
         Resource::Readiness => readiness(&source.snapshot()),
     }
@@ -94,6 +93,7 @@ fn readiness(snapshot: &Snapshot) -> Response {
     let (healthy, least) = (snapshot.workers.healthy, snapshot.workers.min_healthy);
     let reason = match snapshot.phase {
         _ if snapshot.ready => return Response::line(Status::Ok, "ready"),
+        _ if snapshot.controller_is_silent() => SILENT.into(),
         Phase::Starting => "starting".into(),
         Phase::Draining => "draining".into(),
         Phase::Serving | Phase::Reloading => {

@@ -14,7 +14,7 @@ use super::admin::Admin;
 use super::dump::Dump;
 use super::exchange::Inboxes;
 use super::figures::{self, Figures};
-use super::handover::Handover;
+use super::handover::{HandedState, Handover};
 use super::listeners::Listeners;
 use super::reload::Reload;
 use super::service_manager::ServiceManager;
@@ -36,6 +36,7 @@ use crate::stats::events::{self, Event, Kind};
 /// What both ways of coming to life end in.
 pub(super) struct Estate {
     pid_file: Option<PidFile>,
+    state_file: Option<StateFile>,
     claims: Vec<Claim>,
     listeners: Listeners,
     inboxes: Inboxes,
@@ -61,6 +62,7 @@ impl Estate {
         };
         Ok(Self {
             pid_file,
+            state_file: config.process.state_file.as_deref().map(StateFile::new),
             claims,
             listeners,
             inboxes: Inboxes::default(),
@@ -127,6 +129,7 @@ impl Estate {
             }
         };
         let pid_file = inherit_pid_file(config, note.pid_file.take())?;
+        let state_file = inherit_state_file(config, note.state_file.take())?;
         let mut listeners = Listeners::default();
         for &(slot, socket) in &note.sockets {
             listeners.keep(slot, take_over(socket)?)?;
@@ -166,6 +169,7 @@ impl Estate {
         let supervisor = Supervisor::resume(plan_now, seed(), now, &inherited, highest, renew);
         Ok(Self {
             pid_file,
+            state_file,
             claims,
             listeners,
             inboxes,
@@ -231,7 +235,7 @@ impl Estate {
             failure: None,
             figures: Figures::default(),
             dump: Dump::default(),
-            state_file: config.process.state_file.as_deref().map(StateFile::new),
+            state_file: self.state_file,
             admin: self.admin,
             exit: None,
         })
@@ -305,6 +309,17 @@ fn inherit_pid_file(
             .inspect_err(|reason| error!("going on without pid file: {reason}"))
             .ok()
     }))
+}
+
+fn inherit_state_file(
+    config: &Config,
+    former: Option<HandedState>,
+) -> io::Result<Option<StateFile>> {
+    let former = former.map(StateFile::resume).transpose()?;
+    let wanted = config.process.state_file.as_deref();
+    // Another one's lock is given up here.
+    let same = former.filter(|former| Some(former.given()) == wanted);
+    Ok(same.or_else(|| wanted.map(StateFile::new)))
 }
 
 fn plan(config: &Config) -> Plan {

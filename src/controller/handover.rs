@@ -40,6 +40,9 @@ pub struct Handover {
     pub statistics: RawFd,
     /// The locked pid file.
     pub pid_file: Option<(PathBuf, RawFd)>,
+    /// The state file, if its totals are among the numbers.
+    #[serde(default)]
+    pub state_file: Option<HandedState>,
     /// The claimed addresses: what was asked for, what was bound, and the socket.
     pub claims: Vec<(Endpoint, Endpoint, RawFd)>,
     /// The slots' sockets.
@@ -61,6 +64,18 @@ pub struct Handover {
     /// The admin process, if there is one.
     #[serde(default)]
     pub admin: Option<HandedAdmin>,
+}
+
+/// The state file under the next image.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HandedState {
+    /// As it was given.
+    pub given: PathBuf,
+    /// As it is, behind symbolic links.
+    pub path: PathBuf,
+    /// The locked file beside it.
+    pub lock: RawFd,
 }
 
 /// The admin process, or what is left of it, under the next image.
@@ -127,8 +142,11 @@ impl Handover {
         let sockets = self.sockets.iter().map(|(_, socket)| *socket);
         let claims = self.claims.iter().map(|(.., socket)| *socket);
         let channels = self.workers.iter().map(|worker| worker.channel);
-        let others =
-            [self.statistics].into_iter().chain(self.pid_file.as_ref().map(|(_, file)| *file));
+        let locks = [
+            self.pid_file.as_ref().map(|(_, file)| *file),
+            self.state_file.as_ref().map(|state| state.lock),
+        ];
+        let others = [self.statistics].into_iter().chain(locks.into_iter().flatten());
         let inboxes = self.inboxes.iter().flat_map(|(_, outbox, inbox)| [*outbox, *inbox]);
         let front = self.admin.iter().filter_map(|admin| admin.front.as_ref().map(|front| front.2));
         let admins = self.admin.iter().flat_map(|admin| &admin.processes);

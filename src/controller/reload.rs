@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use super::Controller;
 use super::handover::{HandedWorker, Handover, VARIABLE, VERSION, version_line};
 use super::spawn::FOR_CONTROLLER;
+use super::state_file::StateFile;
 use crate::process::exec;
 use crate::process::signals::SignalMask;
 use crate::process::wait::Ending;
@@ -202,6 +203,8 @@ impl Controller<'_> {
 
     fn try_execute(&self) -> io::Result<Infallible> {
         self.count_dropped_lines();
+        // Workers can write anywhere in it, and the next image believes in nothing else.
+        self.statistics.stamp();
         let note = self.handover();
         let (descriptor, value) = note.leave()?;
         let mut keep = note.descriptors();
@@ -238,6 +241,7 @@ impl Controller<'_> {
                 .pid_file
                 .as_ref()
                 .map(|file| (file.path().to_owned(), file.descriptor())),
+            state_file: self.state_file.as_ref().and_then(StateFile::handover),
             claims: claims
                 .map(|claim| (claim.wanted, claim.endpoint, claim.socket.as_raw_fd()))
                 .collect(),

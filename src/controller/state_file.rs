@@ -7,7 +7,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,6 +18,8 @@ use tracing::{info, warn};
 
 use super::Controller;
 use super::figures::unix_millis;
+use super::handover::HandedState;
+use crate::process::exec::take_over;
 use crate::process::pid_file::{PidFile, PidFileError};
 use crate::stats::Layout;
 use crate::stats::saved::{self, NotSaved, Saved};
@@ -37,6 +40,10 @@ enum StateError {
     Damaged,
     #[error("it is damaged, and so was a former one, {0}: both are left alone")]
     DamagedAgain(PathBuf),
+    #[error("it has the totals of another daemon, and is left alone")]
+    Another,
+    #[error("{0} is something else and is left alone")]
+    NoDraft(PathBuf),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -62,19 +69,37 @@ impl StateFile {
         Self { given, path, lock: None, opened: false, trouble: None }
     }
 
+    /// The file as the image before has left it: what it has read, this one need not, and the lock
+    /// has never been given away.
+    pub(super) fn resume(handed: HandedState) -> io::Result<Self> {
+        let HandedState { given, path, lock } = handed;
+        let file: OwnedFd = take_over(lock)?;
+        let lock = Some(PidFile::resume(beside(&path, ".lock"), file));
+        Ok(Self { given, path, lock, opened: true, trouble: None })
+    }
+
+    /// What the next image needs for that.
+    pub(super) fn handover(&self) -> Option<HandedState> {
+        let lock = self.lock.as_ref().filter(|_| self.opened)?.descriptor();
+        Some(HandedState { given: self.given.clone(), path: self.path.clone(), lock })
+    }
+
+    /// As it was given.
+    pub(super) fn given(&self) -> &Path {
+        &self.given
+    }
+
     /// Once a second: opens the file, if that has not been possible yet, and saves the totals.
     pub(super) fn keep(&mut self, layout: Layout<'_>, uptime_ms: u64) {
-        let done = self
-            .open(layout, uptime_ms)
-            .and_then(|()| Ok(self.save(&Saved::of(layout, unix_millis(), uptime_ms), false)?));
+        let done = self.open(layout, uptime_ms).and_then(|()| self.save(layout, uptime_ms, false));
         self.tell(done);
     }
 
     /// At the end: saves the totals for good.
     pub(super) fn finish(mut self, layout: Layout<'_>, uptime_ms: u64) {
         if self.opened {
-            let done = self.save(&Saved::of(layout, unix_millis(), uptime_ms), true);
-            self.tell(done.map_err(StateError::from));
+            let done = self.save(layout, uptime_ms, true);
+            self.tell(done);
         }
     }
 
@@ -95,34 +120,43 @@ impl StateFile {
         if self.opened {
             return Ok(());
         }
-        // A rename must not put a file in the place of a link.
-        self.path = fs::canonicalize(&self.given).unwrap_or_else(|_| self.given.clone());
+        self.path = behind_links(&self.given);
         if self.lock.is_none() {
             // Nothing is put beside what is none of ours.
-            match self.read() {
+            match self.read_for(layout) {
                 Ok(_) | Err(StateError::Damaged) => {}
                 Err(error) => return Err(error),
             }
-            let lock = PidFile::create(&beside(&self.path, ".lock"));
+            let lock = PidFile::create_lock(&beside(&self.path, ".lock"));
             self.lock = Some(lock.map_err(|error| match error {
                 PidFileError::Held { pid, .. } => StateError::Held(pid),
                 PidFileError::Io { source, .. } => StateError::Io(source),
             })?);
         }
-        let found = match self.read() {
+        let found = match self.read_for(layout) {
             Err(StateError::Damaged) => self.put_aside().map(|()| None)?,
             found => found?,
         };
-        // After a reload they are there already.
-        if !saved::is_restored(layout) {
-            if let Some(saved) = found {
+        match (saved::kept_at(layout), found) {
+            (None, None) => saved::set_kept(layout, 1),
+            (None, Some(saved)) => {
                 saved.restore(layout, unix_millis(), uptime_ms);
+                saved::set_kept(layout, saved.at_ms());
                 info!("going on with the totals in {}", self.given.display());
             }
-            saved::set_restored(layout);
+            (Some(_), _) => {}
         }
         self.opened = true;
         Ok(())
+    }
+
+    /// What is there, if it may be counted, or is what we have written last. After a reload with
+    /// another path it may be neither.
+    fn read_for(&self, layout: Layout<'_>) -> Result<Option<Saved>, StateError> {
+        match (saved::kept_at(layout), self.read()?) {
+            (Some(at), Some(saved)) if saved.at_ms() != at => Err(StateError::Another),
+            (_, found) => Ok(found),
+        }
     }
 
     fn read(&self) -> Result<Option<Saved>, StateError> {
@@ -155,27 +189,62 @@ impl StateFile {
         Ok(())
     }
 
-    fn save(&self, saved: &Saved, for_good: bool) -> io::Result<()> {
+    fn save(&self, layout: Layout<'_>, uptime_ms: u64, for_good: bool) -> Result<(), StateError> {
+        let saved = Saved::of(layout, unix_millis(), uptime_ms);
         let draft = beside(&self.path, ".tmp");
-        let written =
-            write(&draft, &saved.to_text(), for_good).and_then(|()| fs::rename(&draft, &self.path));
-        if written.is_err() {
+        let mut file = open_draft(&draft)?;
+        let written = file
+            .write_all(&saved.to_text())
+            .and_then(|()| if for_good { file.sync_all() } else { Ok(()) })
+            .and_then(|()| fs::rename(&draft, &self.path));
+        if let Err(error) = written {
             let _ = fs::remove_file(&draft);
-        } else if for_good {
-            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+            return Err(error.into());
         }
-        written
+        saved::set_kept(layout, saved.at_ms());
+        if for_good {
+            File::open(folder_of(&self.path))?.sync_all()?;
+        }
+        Ok(())
     }
 }
 
-fn write(path: &Path, text: &[u8], for_good: bool) -> io::Result<()> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+/// An empty draft; one may have been left behind by an instance that was killed.
+fn open_draft(path: &Path) -> Result<File, StateError> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o640).custom_flags(flags.bits());
-    let mut file = options.open(path)?;
-    file.write_all(text)?;
-    if for_good { file.sync_all() } else { Ok(()) }
+    // For reading, too: so a pipe is opened at once, and found out.
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.mode(0o640).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
+    let mut beginning = Vec::new();
+    if file.metadata()?.is_file() {
+        Read::by_ref(&mut file).take(saved::BEGINNING.len() as u64).read_to_end(&mut beginning)?;
+    }
+    if !file.metadata()?.is_file() || !saved::BEGINNING.starts_with(&beginning) {
+        return Err(StateError::NoDraft(path.to_owned()));
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// The path without symbolic links, whether there is a file yet or not: a rename must not put a file in
+/// the place of a link.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // As many as the system follows (path_resolution(7)).
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = folder_of(&path).join(target);
+    }
+    let folder = fs::canonicalize(folder_of(&path));
+    match (folder, path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path,
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

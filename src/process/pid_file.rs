@@ -1,9 +1,9 @@
 //! The pid file: who runs, and the proof that only one does.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -41,16 +41,34 @@ pub enum PidFileError {
 }
 
 impl PidFile {
-    /// Creates and locks the file and writes this process's pid into it.
+    /// Creates and locks the file, for everybody to read, and writes this process's pid into it.
     ///
     /// # Errors
-    /// [`PidFileError`]: another process holds it, or the file cannot be written.
+    /// [`PidFileError`]: another process holds it, or the file cannot be written, or what is there is
+    /// something else.
     pub fn create(path: &Path) -> Result<Self, PidFileError> {
+        Self::hold(path, OpenOptions::new().mode(0o644))
+    }
+
+    /// The same for a file that is only a lock: nobody else may open it, because whoever reads a file
+    /// can lock it, and it is no symbolic link.
+    ///
+    /// # Errors
+    /// Those of [`Self::create`].
+    pub fn create_lock(path: &Path) -> Result<Self, PidFileError> {
+        Self::hold(path, OpenOptions::new().mode(0o600).custom_flags(libc::O_NOFOLLOW))
+    }
+
+    fn hold(path: &Path, options: &mut OpenOptions) -> Result<Self, PidFileError> {
         let failed = |source| PidFileError::Io { path: path.to_owned(), source };
+        // Not truncated: the file of a running instance must stay as it is. For reading, too: so a
+        // pipe is opened at once, and found out.
+        options.read(true).write(true).create(true).truncate(false);
         loop {
-            // Not truncated: the file of a running instance must stay as it is.
-            let options = OpenOptions::new().write(true).create(true).truncate(false).clone();
             let file = options.open(path).map_err(failed)?;
+            if !file.metadata().map_err(failed)?.is_file() {
+                return Err(failed(io::Error::other("it is not a regular file")));
+            }
             match fcntl(&file, FcntlArg::F_SETLK(&whole_file())) {
                 Err(Errno::EAGAIN | Errno::EACCES) => {
                     let mut holder = whole_file();
@@ -59,21 +77,19 @@ impl PidFile {
                 }
                 locked => locked.map_err(|errno| failed(errno.into()))?,
             };
-            let held = Self { path: path.to_owned(), file };
             // Its last owner may have removed it before we had the lock.
-            if held.is_in_place() {
-                held.file.set_len(0).map_err(failed)?;
-                writeln!(&held.file, "{}", std::process::id()).map_err(failed)?;
-                return Ok(held);
+            if !is_in_place(&file, path) {
+                continue;
             }
+            if !holds_a_pid(&file).map_err(failed)? {
+                return Err(failed(io::Error::other("it is something else and is left alone")));
+            }
+            let held = Self { path: path.to_owned(), file };
+            held.file.set_len(0).map_err(failed)?;
+            (&held.file).rewind().map_err(failed)?;
+            writeln!(&held.file, "{}", std::process::id()).map_err(failed)?;
+            return Ok(held);
         }
-    }
-
-    /// Whether the file at the path is still the one that is locked.
-    fn is_in_place(&self) -> bool {
-        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-        let ours = self.file.metadata().ok().map(identity);
-        ours.is_some() && ours == std::fs::metadata(&self.path).ok().map(identity)
     }
 
     /// The pid file that the image before has left, still locked: the lock belongs to the process.
@@ -96,10 +112,24 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         // Somebody may have removed ours, and another instance made its own.
-        if self.is_in_place() {
+        if is_in_place(&self.file, &self.path) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether the file at the path is still this one.
+fn is_in_place(file: &File, path: &Path) -> bool {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let ours = file.metadata().ok().map(identity);
+    ours.is_some() && ours == std::fs::metadata(path).ok().map(identity)
+}
+
+/// Whether nothing stands in it but a number.
+fn holds_a_pid(file: &File) -> io::Result<bool> {
+    let mut text = Vec::new();
+    file.take(64).read_to_end(&mut text)?;
+    Ok(text.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace()))
 }
 
 fn whole_file() -> libc::flock {

@@ -31,7 +31,7 @@ pub use self::layout::Layout;
 use self::layout::{MAGIC, SEATS, VERSION, WORDS};
 pub use self::seat::Seat;
 pub use self::siblings::Siblings;
-pub use self::snapshot::Snapshot;
+pub use self::snapshot::{SILENCE_MS, Snapshot};
 pub use self::words::{FleetWord, SlotWord, Word};
 use crate::process::memory::SharedWords;
 
@@ -50,9 +50,14 @@ impl Statistics {
     pub fn new() -> io::Result<Self> {
         let memory = SharedWords::new(WORDS)?;
         let statistics = Self { memory, free: (0..SEATS).rev().collect() };
-        statistics.layout().set_fleet(FleetWord::Magic, MAGIC);
-        statistics.layout().set_fleet(FleetWord::Version, VERSION);
+        statistics.stamp();
         Ok(statistics)
+    }
+
+    /// Says what they are, to the next image.
+    pub fn stamp(&self) {
+        self.layout().set_fleet(FleetWord::Magic, MAGIC);
+        self.layout().set_fleet(FleetWord::Version, VERSION);
     }
 
     /// The statistics of the image before, with these seats taken.
@@ -93,8 +98,7 @@ impl Statistics {
         let layout = self.layout();
         let words = self.seat(seat);
         let slot = words.get(Word::Slot) as usize;
-        let former = (slot > 0).then(|| layout.former(slot)).flatten();
-        layout.change(|| reading::settle(words, former));
+        layout.change(|| reading::settle(words, slot, layout.former(slot)));
         self.free.push(seat);
     }
 

@@ -85,6 +85,13 @@ pub fn last_at(layout: Layout<'_>) -> Option<u64> {
     (last > 0).then(|| layout.sample_times()[place(last)].load(Ordering::Relaxed))
 }
 
+/// How long ago the controller has taken the last sample, in milliseconds: it takes one a second. Before
+/// the first one, since it was started.
+pub fn silence_ms(layout: Layout<'_>, uptime_ms: u64) -> u64 {
+    let started = Some(layout.fleet(FleetWord::StartedUptime)).filter(|&at| at > 0);
+    last_at(layout).or(started).map_or(0, |at| uptime_ms.saturating_sub(at))
+}
+
 /// Raises all samples of the whole daemon, because the totals of former ones are counted too from now
 /// on.
 pub(super) fn raise_samples(layout: Layout<'_>, by: Counts) {

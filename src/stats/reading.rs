@@ -25,6 +25,12 @@ impl Sum {
         }
     }
 
+    /// Adds only the log lines that were dropped.
+    fn add_dropped(&mut self, seat: Seat<'_>) {
+        let sum = &mut self.0[Word::LogDropped as usize];
+        *sum = sum.saturating_add(seat.get(Word::LogDropped));
+    }
+
     pub(super) fn get(&self, word: Word) -> u64 {
         self.0[word as usize]
     }
@@ -81,7 +87,12 @@ impl Reading {
         let mut seats = Vec::new();
         for seat in (0..used).filter_map(|seat| layout.seat(seat)) {
             let slot = seat.get(Word::Slot) as usize;
-            if seat.get(Word::Pid) == 0 || slot == 0 {
+            if seat.get(Word::Pid) == 0 {
+                continue;
+            }
+            // The admin process echoes nothing.
+            if slot == 0 {
+                sums[0].add_dropped(seat);
                 continue;
             }
             if let Some(sum) = sums.get_mut(slot) {
@@ -134,11 +145,13 @@ pub(super) fn for_keeps(layout: Layout<'_>) -> ([u64; BLOCK_WORDS], Vec<Sample>)
 /// What of a block is gone with its worker, and what stays: moves the counters of `seat` to `former`
 /// and clears it. What the worker could not count any more because it was killed is put right: its
 /// connections have ended, and what they had not been sent they never will be.
-pub(super) fn settle(seat: Seat<'_>, former: Option<Seat<'_>>) {
+pub(super) fn settle(seat: Seat<'_>, slot: usize, former: Option<Seat<'_>>) {
     let died = seat.get(Word::Accepted).saturating_sub(seat.sum(CLOSED));
     let gone = seat.get(Word::Sent).saturating_add(seat.get(Word::Abandoned));
     let owed = seat.get(Word::Received).saturating_add(seat.get(Word::Injected));
-    if let Some(former) = former {
+    if let (0, Some(former)) = (slot, former) {
+        former.add(Word::LogDropped, seat.get(Word::LogDropped));
+    } else if let Some(former) = former {
         for index in FIRST_COUNTER..BLOCK_WORDS {
             let sum = former.0[index].load(Ordering::Relaxed);
             let own = seat.0[index].load(Ordering::Relaxed);

@@ -21,7 +21,7 @@ use super::words::{
 pub const VERSION: u32 = 1;
 
 /// How each of ours begins.
-const BEGINNING: &[u8] = br#"{"tcp-echo-state":"#;
+pub const BEGINNING: &[u8] = br#"{"tcp-echo-state":"#;
 
 /// No count is larger: a damaged one is found out, and sums have room.
 const LARGEST: u64 = 1 << 60;
@@ -97,9 +97,18 @@ impl Saved {
         Self {
             version: VERSION,
             saved_at_ms: unix_ms,
-            totals: counters().map(|(name, place)| (name, total[place])).collect(),
-            samples: samples.into_iter().map(|(at, counts)| (ago(at), counts)).collect(),
+            // Whatever others have made of the memory: it must be possible to read this again.
+            totals: counters().map(|(name, place)| (name, total[place].min(LARGEST))).collect(),
+            samples: samples
+                .into_iter()
+                .map(|(at, counts)| (ago(at).min(LARGEST), counts.map(|count| count.min(LARGEST))))
+                .collect(),
         }
+    }
+
+    /// When that was, in milliseconds since 1970.
+    pub fn at_ms(&self) -> u64 {
+        self.saved_at_ms
     }
 
     /// As a text, with a newline.
@@ -186,12 +195,13 @@ impl Saved {
     }
 }
 
-/// Whether the totals of former daemons are among the numbers already.
-pub fn is_restored(layout: Layout<'_>) -> bool {
-    layout.fleet(FleetWord::Restored) != 0
+/// When the totals were last written down, as [`Saved::at_ms`] says; 1 when those of former daemons are
+/// among the numbers, or there were none; `None` before.
+pub fn kept_at(layout: Layout<'_>) -> Option<u64> {
+    Some(layout.fleet(FleetWord::Kept)).filter(|&at| at != 0)
 }
 
-/// Notes that they are, or that there were none; for the controller only.
-pub fn set_restored(layout: Layout<'_>) {
-    layout.set_fleet(FleetWord::Restored, 1);
+/// Notes it; for the controller only.
+pub fn set_kept(layout: Layout<'_>, at_ms: u64) {
+    layout.set_fleet(FleetWord::Kept, at_ms);
 }

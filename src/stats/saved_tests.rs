@@ -118,3 +118,19 @@ fn a_build_that_counts_other_things_can_read_it() {
     let totals = reborn(&Saved::parse(other.as_bytes()).unwrap().unwrap(), 0, 0).totals;
     assert_eq!((totals.connections_accepted, totals.messages), (12, 0));
 }
+
+#[test]
+fn whatever_stands_in_the_memory_can_be_read_again() {
+    let statistics = lived();
+    let layout = statistics.layout();
+    let seat = statistics.seat(0);
+    for word in [Word::Accepted, Word::Received, Word::LagSum] {
+        seat.add(word, u64::MAX / 2);
+    }
+    reading::sample(layout, u64::MAX / 2);
+    let saved = Saved::of(layout, 1_000_000, u64::MAX);
+    let again = Saved::parse(&saved.to_text()).expect("not damaged").expect("not empty");
+    assert_eq!(again, saved);
+    again.restore(layout, 1_000_001, 111_000);
+    assert!(Saved::parse(&Saved::of(layout, 1_000_001, 111_000).to_text()).is_ok());
+}

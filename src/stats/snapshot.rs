@@ -8,9 +8,13 @@ use super::events::Event;
 use super::histogram::{DURATION_BOUNDS, Histogram, LAG_BOUNDS};
 use super::labels::{AcceptError, Cause, Phase, Reason, SlotState, Stage};
 use super::layout::Layout;
-use super::rates::Rates;
+use super::rates::{self, Rates, Sample};
 use super::reading::{Reading, Sum};
 use super::words::{ACCEPT_ERRORS, BLOCK_WORDS, CLOSED, DURATION, FleetWord, LAG, SlotWord, Word};
+
+/// A controller that has not been heard of for so long, in milliseconds, is in trouble: what it says was
+/// true once.
+pub const SILENCE_MS: u64 = 10_000;
 
 /// The whole daemon.
 #[derive(Clone, Debug, Serialize)]
@@ -27,6 +31,8 @@ pub struct Snapshot {
     pub phase: Phase,
     /// Whether it serves, with enough healthy workers.
     pub ready: bool,
+    /// How long ago the controller was heard of, in seconds: it stirs once a second.
+    pub controller_silence_seconds: f64,
     /// How many workers there are.
     pub workers: WorkerCounts,
     /// Reloads.
@@ -176,7 +182,8 @@ impl Snapshot {
             healthy: fleet(FleetWord::Healthy),
             min_healthy: fleet(FleetWord::MinHealthy),
         };
-        let serves = matches!(phase, Phase::Serving | Phase::Reloading);
+        let silence_ms = rates::silence_ms(layout, uptime_ms);
+        let serves = matches!(phase, Phase::Serving | Phase::Reloading) && silence_ms < SILENCE_MS;
         let (slots, others) = slots(layout, &reading, uptime_ms);
         let total = reading.total();
         Self {
@@ -186,12 +193,13 @@ impl Snapshot {
             uptime_seconds: age(uptime_ms, fleet(FleetWord::StartedUptime)),
             phase,
             ready: serves && workers.healthy >= workers.min_healthy,
+            controller_silence_seconds: seconds(silence_ms),
             workers,
             reloads: Reloads {
                 done: fleet(FleetWord::ReloadsDone),
                 failed: fleet(FleetWord::ReloadsFailed),
             },
-            rates: Rates::of(&reading.samples[0]),
+            rates: rates_of(&reading.samples[0], uptime_ms),
             log_lines_dropped: total
                 .get(Word::LogDropped)
                 .saturating_add(fleet(FleetWord::LogDropped)),
@@ -201,6 +209,13 @@ impl Snapshot {
             others,
             events: reading.events,
         }
+    }
+}
+
+impl Snapshot {
+    /// Whether the controller has not been heard of for too long.
+    pub fn controller_is_silent(&self) -> bool {
+        self.controller_silence_seconds >= seconds(SILENCE_MS)
     }
 }
 
@@ -225,11 +240,17 @@ fn slots(layout: Layout<'_>, reading: &Reading, uptime_ms: u64) -> (Vec<Slot>, V
             restarts: Counted(
                 causes.map(|(&cause, word)| (cause, word.load(Ordering::Relaxed))).collect(),
             ),
-            rates: Rates::of(samples),
+            rates: rates_of(samples, uptime_ms),
             figures: figures(sum),
         });
     }
     (slots, workers)
+}
+
+/// What was going on, unless the last sample is too old to say what is.
+fn rates_of(samples: &[Sample], uptime_ms: u64) -> Rates {
+    let is_old = |&(at, _): &Sample| uptime_ms.saturating_sub(at) >= SILENCE_MS;
+    if samples.last().is_some_and(is_old) { Rates::default() } else { Rates::of(samples) }
 }
 
 fn worker(words: &[u64; BLOCK_WORDS], uptime_ms: u64) -> Worker {

@@ -188,3 +188,40 @@ proptest! {
         let _ = taken(&statistics);
     }
 }
+
+#[test]
+fn a_controller_that_is_not_heard_of_is_not_ready() {
+    let statistics = Statistics::new().expect("memory");
+    let layout = statistics.layout();
+    for (word, value) in [(FleetWord::Phase, Phase::Serving as u64), (FleetWord::Healthy, 1)] {
+        layout.set_fleet(word, value);
+    }
+    layout.set_fleet(FleetWord::StartedUptime, 1000);
+    let at = |uptime_ms| {
+        let snapshot = Snapshot::take(layout, uptime_ms);
+        (snapshot.ready, snapshot.controller_is_silent(), snapshot.rates.second.messages)
+    };
+    assert_eq!(at(10_999), (true, false, 0.0));
+    assert_eq!(at(11_000), (false, true, 0.0), "it never stirred");
+    reading::sample(layout, 11_000);
+    layout.former(0).expect("a block").add(Word::Messages, 5);
+    reading::sample(layout, 12_000);
+    assert_eq!(at(21_999), (true, false, 5.0));
+    assert_eq!(at(22_000), (false, true, 0.0), "nobody knows what goes on now");
+}
+
+#[test]
+fn lines_that_the_admin_process_drops_are_counted() {
+    let mut statistics = Statistics::new().expect("memory");
+    let seat = statistics.take_seat().expect("a seat");
+    statistics.seat_worker(seat, 0, 1000, 1);
+    let dropped = |statistics: &Statistics| {
+        let snapshot = Snapshot::take(statistics.layout(), 1);
+        (snapshot.log_lines_dropped, snapshot.totals.messages)
+    };
+    statistics.seat(seat).add(Word::LogDropped, 3);
+    statistics.seat(seat).add(Word::Messages, 1);
+    assert_eq!(dropped(&statistics), (3, 0));
+    statistics.free_seat(seat);
+    assert_eq!(dropped(&statistics), (3, 0));
+}

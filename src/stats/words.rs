@@ -124,8 +124,9 @@ pub enum FleetWord {
     AdminRestarts,
     /// How often the samples of the rates were taken.
     Samples,
-    /// 1 once the totals of former daemons are among the numbers, or there were none.
-    Restored,
+    /// When the totals were last written down, in milliseconds since 1970; 1 when those of former
+    /// daemons are among the numbers, or there were none, and 0 before.
+    Kept,
 }
 
 /// A single word of what the controller says of a slot.

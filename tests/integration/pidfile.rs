@@ -1,6 +1,7 @@
 //! `--pid-file` and `--daemon`: who runs, said in a file, and nobody twice.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
@@ -53,6 +54,29 @@ fn a_pid_file_that_a_killed_controller_left_behind_is_taken_over() {
     let second = turn.start(&["--workers", "1", "--pid-file", name]);
     assert_eq!(pid_in(&path), Some(second.controller()));
     second.stop();
+}
+
+#[test]
+fn what_is_no_pid_file_is_left_alone() {
+    let turn = Turn::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("notes"), "precious\n").unwrap();
+    fs::write(path("pid.toml"), "workers = 1\n").unwrap();
+    nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    std::os::unix::fs::symlink("/dev/null", path("device")).unwrap();
+    for name in ["notes", "pid.toml", "pipe", "folder", "device"] {
+        let path = path(name);
+        let before = fs::symlink_metadata(&path).unwrap();
+        let name = path.to_str().unwrap();
+        let refused = turn.launch(&["--workers", "1", "--pid-file", name]).run();
+        refused.assert_one_line(1, &["pid file", name]);
+        let after = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((before.ino(), before.len()), (after.ino(), after.len()), "{name}");
+    }
+    assert_eq!(fs::read_to_string(path("notes")).unwrap(), "precious\n");
+    assert!(Path::new("/dev/null").exists());
 }
 
 #[test]

@@ -270,3 +270,106 @@ fn a_full_disk_is_told_once_and_survived_by_both_files() {
     });
     server.stop();
 }
+
+#[test]
+fn a_second_instance_gets_nothing_when_the_first_is_reloaded() {
+    let turn = Turn::shared();
+    let place = Place::new();
+    let first = place.start(&turn);
+    (0..5).for_each(|_| first.assert_echoes());
+    place.wait_saved(5);
+    let second = place.start(&turn);
+    second.log.wait_for(SOON, "keeps its totals there");
+    for _ in 0..4 {
+        reload(&first);
+    }
+    // The second one looks once a second.
+    std::thread::sleep(ms(1500));
+    assert_eq!((first.log.count(NOT_KEPT), second.log.count(KEPT)), (0, 0));
+    assert_eq!(accepted(&second), 0);
+    first.stop();
+    second.log.wait_for(SOON, KEPT);
+    second.stop();
+}
+
+#[test]
+fn a_reload_with_another_path_takes_what_was_moved_there_and_nothing_else() {
+    let turn = Turn::shared();
+    let place = Place::new();
+    let server = place.start(&turn);
+    (0..7).for_each(|_| server.assert_echoes());
+    place.wait_saved(7);
+    server.stop();
+    let old = place.folder.path().join("old");
+    fs::rename(&place.path, &old).unwrap();
+
+    let file = place.folder.path().join("settings.toml");
+    let configure =
+        |path: &PathBuf| fs::write(&file, format!("state-file = {:?}\n", path.display())).unwrap();
+    configure(&place.path);
+    let launch = turn.launch(&["--workers", "1", "--config"]).arg(file.to_str().unwrap());
+    let server = launch.start();
+    server.assert_echoes();
+    place.wait_saved(1);
+    let before = fs::read(&old).unwrap();
+    configure(&old);
+    reload(&server);
+    assert!(server.log.wait_for(SOON, NOT_KEPT).has("another daemon"));
+    assert_eq!(fs::read(&old).unwrap(), before);
+
+    let moved = place.folder.path().join("moved");
+    fs::rename(&place.path, &moved).unwrap();
+    configure(&moved);
+    reload(&server);
+    server.assert_echoes();
+    let totals = || serde_json::from_slice::<Value>(&fs::read(&moved).unwrap()).unwrap();
+    wait_until(SOON, "it goes on there", || totals()["totals"]["accepted"] == 2);
+    assert_eq!(accepted(&server), 2);
+    server.stop();
+}
+
+#[test]
+fn what_lies_beside_the_file_and_is_not_ours_is_left_alone() {
+    let turn = Turn::shared();
+    let mut place = Place::new();
+    let folder = place.folder.path().to_owned();
+    fs::write(folder.join("notes"), "precious\n").unwrap();
+    for (index, ending) in [".lock", ".tmp"].iter().enumerate() {
+        for kind in ["text", "link", "pipe", "folder"] {
+            place.path = folder.join(format!("state{index}-{kind}"));
+            let beside = folder.join(format!("state{index}-{kind}{ending}"));
+            match kind {
+                "text" => fs::write(&beside, "precious\n").unwrap(),
+                "link" => symlink(folder.join("notes"), &beside).unwrap(),
+                "pipe" => nix::unistd::mkfifo(&beside, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+                _ => fs::create_dir(&beside).unwrap(),
+            }
+            let server = place.start(&turn);
+            server.log.wait_for(SOON, NOT_KEPT);
+            server.assert_echoes();
+            server.stop();
+            let found = fs::symlink_metadata(&beside).unwrap();
+            assert_eq!((found.is_file(), found.is_dir()), (kind == "text", kind == "folder"));
+            assert!(!place.path.exists(), "{kind}{ending}");
+            if kind == "text" {
+                assert_eq!(fs::read_to_string(&beside).unwrap(), "precious\n");
+            }
+        }
+    }
+    assert_eq!(fs::read_to_string(folder.join("notes")).unwrap(), "precious\n");
+}
+
+#[test]
+fn a_link_to_what_is_not_there_yet_stays_one() {
+    let turn = Turn::shared();
+    let place = Place::new();
+    let (link, folder) = (place.folder.path().join("link"), place.folder.path().join("later"));
+    symlink("later/state", &link).unwrap();
+    let server = turn.launch(&["--workers", "1", "--state-file", link.to_str().unwrap()]).start();
+    server.log.wait_for(SOON, NOT_KEPT);
+    fs::create_dir(&folder).unwrap();
+    server.log.wait_for(SOON, KEPT);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(folder.join("state").is_file());
+    server.stop();
+}

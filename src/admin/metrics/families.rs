@@ -96,6 +96,8 @@ impl Out<'_> {
         )?;
         self.gauge("uptime_seconds", "How long ago that is", all.uptime_seconds)?;
         self.gauge("ready", "Whether it serves with enough healthy workers", flag(all.ready))?;
+        let help = "How long ago the controller was heard of";
+        self.gauge("controller_silence_seconds", help, all.controller_silence_seconds)?;
         let draining = all.phase == Phase::Draining;
         self.gauge("draining", "Whether it is stopping", flag(draining))?;
         let mut phase = self.family("phase", "Where it is in its life", MetricType::Gauge)?;

@@ -10,7 +10,7 @@ use crate::stats::events::{self, Event, Kind};
 use crate::stats::{AcceptError, Cause, FleetWord, Reason, Statistics, Word};
 
 /// Where each figure of the snapshot is to be found; or why it is not among the metrics.
-const FIGURES: [(&str, Result<&str, &str>); 51] = [
+const FIGURES: [(&str, Result<&str, &str>); 52] = [
     ("version", Ok("build_info")),
     ("pid", Err("it identifies, and measures nothing")),
     ("started_at", Ok("start_time_seconds")),
@@ -25,6 +25,7 @@ const FIGURES: [(&str, Result<&str, &str>); 51] = [
     ("rates", Err("Prometheus works out rates by itself")),
     ("slots.rates", Err("Prometheus works out rates by itself")),
     ("log_lines_dropped", Ok("log_lines_dropped_total")),
+    ("controller_silence_seconds", Ok("controller_silence_seconds")),
     ("admin_restarts", Ok("admin_restarts_total")),
     ("events", Err("they are no figures")),
     ("others", Ok("workers_beside")),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::config::{AccessLog as Which, LogConfig, LogFormat};
+use crate::config::{AccessLog as Which, LogConfig, LogFormat, reason};
 use crate::connections::record::{Record, Recorder};
 use crate::logging;
 use crate::process::line_file::LineFile;
@@ -20,7 +20,7 @@ const CALM: Duration = Duration::from_secs(1);
 
 /// The access log's file cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("--access-log-file {path}: {source}")]
+#[error("--access-log-file {path}: {}", reason(source))]
 pub struct AccessLogError {
     path: PathBuf,
     source: std::io::Error,

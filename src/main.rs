@@ -1,7 +1,6 @@
 //! The table of contents: read what was typed, start the log, hand the worker and the admin process to
 //! the controller, choose the exit code.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use tcp_echo::cli::{Cli, EarlyExit, SideCommand};
@@ -11,6 +10,7 @@ use tcp_echo::controller::{self, Boot};
 use tcp_echo::exit::Exit;
 use tcp_echo::process::daemon::{self, Launch};
 use tcp_echo::process::exec::Invocation;
+use tcp_echo::process::output;
 use tcp_echo::process::title::TitleArea;
 use tcp_echo::{admin, client, doctor, logging, worker};
 
@@ -104,9 +104,7 @@ fn serve(config: Config, launch: Option<Launch>, note: Option<(Handover, Option<
 }
 
 fn say(text: &str) -> ExitCode {
-    // A reader that has gone away (`| head`) is no reason to fail.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Exit::Ok.into()
+    if output::say(text) { Exit::Ok.into() } else { Exit::Failure.into() }
 }
 
 fn refuse(reason: impl std::fmt::Display, exit: Exit) -> ExitCode {

@@ -36,7 +36,7 @@ pub struct Settings {
     #[arg(long, value_name = "N", help_heading = LISTENING)]
     pub connection_backlog: Option<Number<u32, 1, 65535>>,
 
-    /// Start although another process has the port
+    /// Start although another tcp-echo has the port
     #[arg(long, value_name = "BOOL", value_parser = switch, help_heading = LISTENING)]
     pub allow_shared_port: Option<bool>,
 

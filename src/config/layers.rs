@@ -107,8 +107,26 @@ impl<'a> Layers<'a> {
                 place: self.place_of("worker-timeout"),
                 message: "less than a second is too short (0 = off)".into(),
             }),
-            _ => Ok(()),
+            _ => self.check_files(settings),
         }
+    }
+
+    /// Each file is written in its own way: two of them in one place would ruin each other.
+    fn check_files(&self, settings: &Settings) -> Result<(), ConfigError> {
+        let files = [
+            ("pid-file", settings.pid_file.clone().map(|path| path.get())),
+            ("state-file", settings.state_file.clone().map(|path| path.get())),
+            ("access-log-file", settings.access_log_file.clone().map(|path| path.get())),
+            ("config", self.cli.config.clone()),
+        ];
+        for (index, (key, path)) in files.iter().enumerate() {
+            let same = files[index + 1..].iter().find(|(_, other)| path.is_some() && other == path);
+            if let Some((other, _)) = same {
+                let message = format!("the same file as {other}");
+                return Err(ConfigError::Invalid { place: self.place_of(key), message });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -154,6 +154,14 @@ impl Display for Endpoint {
 }
 
 impl Endpoint {
+    /// Whether a listener at `address` would take something from this endpoint, or the other way round.
+    pub fn clashes_with(&self, address: SocketAddr) -> bool {
+        let scope = if address.is_ipv4() { Scope::V4 } else { Scope::DualStack };
+        let other = Self { address, scope };
+        address.port() != 0
+            && (self.address == address || self.covers(&other) || other.covers(self))
+    }
+
     /// Whether this endpoint, being a wildcard, accepts all that `other` is meant to accept.
     fn covers(&self, other: &Self) -> bool {
         self.address.port() == other.address.port()

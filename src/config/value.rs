@@ -158,7 +158,7 @@ impl FromStr for Span {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let invalid =
             || ValueError(format!("'{text}' is not a duration such as 10, 1.5s, 250ms, 2m or 1h"));
-        let too_long = || ValueError(format!("'{text}' is longer than 365 days"));
+        let too_long = || ValueError(format!("'{text}' is longer than 8760h (365 days)"));
         let too_fine = || ValueError(format!("'{text}' is not a whole number of milliseconds"));
 
         let (number, unit) = split_unit(text);

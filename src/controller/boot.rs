@@ -22,11 +22,12 @@ use super::state_file::StateFile;
 use super::supervisor::{Inherited, MOST_SLOTS, Plan, Supervisor};
 use super::worker_handle::WorkerHandle;
 use super::{Boot, Controller, ControllerError};
-use crate::config::{Config, Endpoint, ListenConfig};
+use crate::config::{AdminAddress, Config, Endpoint, ListenConfig};
 use crate::event_loop::timers::Clock;
 use crate::process::activation;
 use crate::process::exec::{forget_variables, take_over};
 use crate::process::fork::own_pid;
+use crate::process::front::FrontError;
 use crate::process::pid_file::PidFile;
 use crate::process::signals::SignalStream;
 use crate::process::sockets::{Claim, ListenError};
@@ -60,6 +61,7 @@ impl Estate {
             true => claim_all(&config.listen, &mut Vec::new())?,
             false => Vec::new(),
         };
+        keep_apart(config, &passed)?;
         Ok(Self {
             pid_file,
             state_file: config.process.state_file.as_deref().map(StateFile::new),
@@ -94,20 +96,20 @@ impl Estate {
         let passed = std::mem::take(&mut note.passed);
         let mut admin = Admin::inherit(note.admin.take(), seed(), Instant::now())?;
         // The last that can fail uses up what is there.
-        let claimed =
-            admin.open(&config.admin).map_err(ControllerError::from).and_then(
-                |change| match passed
-                    .is_empty()
-                    .then(|| claim_all(&config.listen, &mut claims))
-                    .transpose()
+        let apart = keep_apart(config, &passed);
+        let claimed = apart
+            .and_then(|()| admin.open(&config.admin))
+            .map_err(ControllerError::from)
+            .and_then(|change| {
+                match passed.is_empty().then(|| claim_all(&config.listen, &mut claims)).transpose()
                 {
                     Ok(claims) => Ok((change, claims.unwrap_or_default())),
                     Err(error) => {
                         change.undo();
                         Err(error.into())
                     }
-                },
-            );
+                }
+            });
         let renew = claimed.is_ok();
         let mut plan_now = plan(config);
         let claims = match (claimed, former) {
@@ -287,6 +289,19 @@ fn passed_sockets(
     }
     info!(sockets = passed.len(), "listening on sockets that were passed");
     Ok(super::activation::adopt(passed, config.fleet.workers.get(), &config.listen, listeners)?)
+}
+
+/// The echo and the admin process cannot have the same address, and each would blame a stranger.
+fn keep_apart(config: &Config, passed: &[Endpoint]) -> Result<(), FrontError> {
+    let Some(AdminAddress::Tcp(address)) = config.admin.address else { return Ok(()) };
+    let echo = if passed.is_empty() { &config.listen.endpoints[..] } else { passed };
+    match echo.iter().find(|endpoint| endpoint.clashes_with(address)) {
+        Some(endpoint) => Err(FrontError {
+            address: AdminAddress::Tcp(address),
+            source: io::Error::other(format!("the echo listens on {endpoint}")),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn inherit_pid_file(

@@ -165,6 +165,7 @@ pub fn run(
         Some((note, former)) => Estate::inherit(&mut config, former, note)?,
     };
     report::warn_of_short_queues(config.listen.backlog);
+    report::warn_of_settings(&config);
     // 3. The loop, the workers, and everything that happens from then on.
     let mut poll = Poll::new()?;
     poll.registry().register(signals.source(), SIGNALS, Interest::READABLE)?;

@@ -7,7 +7,7 @@ use tracing::{debug, error, info, warn};
 
 use super::ControllerError;
 use super::supervisor::{BOOT_TIMEOUT, Report};
-use crate::config::{Balance, Config, Endpoint};
+use crate::config::{AccessLog, Balance, Config, Endpoint};
 use crate::stats::Snapshot;
 use crate::stats::snapshot::Worker;
 
@@ -85,6 +85,17 @@ pub(super) fn warn_of_short_queues(backlog: u32) {
             somaxconn = limit,
             "the kernel allows shorter queues than --connection-backlog asks for"
         );
+    }
+}
+
+/// What was typed and has no effect, or one that nobody wants.
+pub(super) fn warn_of_settings(config: &Config) {
+    let (least, workers) = (config.admin.min_healthy, config.fleet.workers);
+    if least > workers {
+        warn!("never ready: --min-healthy {least} with {workers} workers");
+    }
+    if config.log.access_file.is_some() && config.log.access == AccessLog::Off {
+        warn!("--access-log-file has no effect without --access-log");
     }
 }
 

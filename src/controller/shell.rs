@@ -1,5 +1,6 @@
 //! What the controller hears and what it does: signals, messages and endings in, actions out.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -297,8 +298,17 @@ impl Controller<'_> {
 
     pub(super) fn send(&self, pid: Pid, message: &Message, sockets: &[BorrowedFd<'_>]) {
         let Some(handle) = self.handles.get(&pid) else { return };
-        if let Err(error) = handle.channel.send(message, sockets) {
-            warn!(slot = handle.slot, worker_pid = pid.as_raw(), "cannot tell a worker: {error}");
+        match handle.channel.send(message, sockets) {
+            // It has ended, which is dealt with when it is reaped.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => {
+                warn!(
+                    slot = handle.slot,
+                    worker_pid = pid.as_raw(),
+                    "cannot tell a worker: {error}"
+                );
+            }
+            Ok(_) => {}
         }
     }
 

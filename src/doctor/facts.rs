@@ -1,13 +1,17 @@
 //! What there is: the only part of the doctor that asks the system.
 
 use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
 
 use super::cgroup::Cgroup;
 use super::files::{Fact, Files, Unread};
 use super::holder::{self, Holder};
-use crate::config::{Config, Endpoint, ListenConfig, reason};
+use crate::config::{AccessLog, AdminAddress, Config, Endpoint, ListenConfig, reason};
 use crate::process::descriptors::{self, Limits};
 use crate::process::fork::own_pid;
+use crate::process::front::Front;
 use crate::process::sockets::{self, Claim, ListenError};
 use crate::process::{cpu, steering};
 
@@ -43,6 +47,10 @@ pub(super) struct Facts {
     pub(super) place: Place,
     /// What became of the try to bind each address.
     pub(super) addresses: Vec<(Endpoint, Trial)>,
+    /// The same for the admin process's.
+    pub(super) admin: Option<(AdminAddress, Trial)>,
+    /// Files that are to be written: what they are, where, and why they cannot be.
+    pub(super) files: Vec<(&'static str, PathBuf, Option<String>)>,
 }
 
 /// IPv6 on this machine.
@@ -148,6 +156,10 @@ impl Facts {
                 .iter()
                 .map(|&endpoint| (endpoint, attempt(files, endpoint, listen)))
                 .collect(),
+            admin: config.admin.address.clone().map(|it| (it.clone(), attempt_admin(files, &it))),
+            files: files_of(config)
+                .map(|(what, path)| (what, path.to_owned(), why_not_written(path)))
+                .collect(),
         }
     }
 }
@@ -166,6 +178,57 @@ fn attempt(files: &Files, endpoint: Endpoint, options: &ListenConfig) -> Trial {
         }
         Err(error) => Trial::Failed(error.to_string()),
     }
+}
+
+/// The same for the admin process's: a Unix socket is only looked for.
+fn attempt_admin(files: &Files, wanted: &AdminAddress) -> Trial {
+    let address = match wanted {
+        AdminAddress::Tcp(address) => *address,
+        AdminAddress::Unix(path) if path.exists() => return Trial::Free,
+        AdminAddress::Unix(path) => {
+            return why_not_written(path).map_or(Trial::Free, Trial::Failed);
+        }
+    };
+    match Front::open(wanted) {
+        Ok(front) => {
+            front.remove();
+            Trial::Free
+        }
+        Err(error) => match error.source.kind() {
+            io::ErrorKind::AddrInUse => Trial::InUse(holder::find(files, address)),
+            io::ErrorKind::PermissionDenied => Trial::Denied,
+            _ => Trial::Failed(error.to_string()),
+        },
+    }
+}
+
+/// The files that the daemon is told to write.
+fn files_of(config: &Config) -> impl Iterator<Item = (&'static str, &Path)> {
+    let log = &config.log;
+    let access = log.access_file.as_deref().filter(|_| log.access != AccessLog::Off);
+    let process = &config.process;
+    [
+        ("pid file", process.pid_file.as_deref()),
+        ("state file", process.state_file.as_deref()),
+        ("access log", access),
+    ]
+    .into_iter()
+    .filter_map(|(what, path)| Some((what, path?)))
+}
+
+/// Looks, without touching anything.
+fn why_not_written(path: &Path) -> Option<String> {
+    let may = |path: &Path, flags| access(path, flags).map_err(io::Error::from);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let result = match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Some("it is a directory".to_owned()),
+        Ok(_) => may(path, AccessFlags::W_OK),
+        Err(_) => {
+            let folder = folder.unwrap_or(Path::new("."));
+            may(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+        }
+    };
+    result.err().map(|error| reason(&error))
 }
 
 fn memory_of(files: &Files) -> Fact<u64> {
@@ -243,6 +306,8 @@ pub(super) mod example {
                 .iter()
                 .map(|&endpoint| (endpoint, Trial::Free))
                 .collect(),
+            admin: None,
+            files: Vec::new(),
         }
     }
 

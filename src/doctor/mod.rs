@@ -10,6 +10,7 @@
 //! | `capacity` | judgements: descriptors, memory, CPUs, processes |
 //! | `network` | judgements: queues, IPv6, steering, load tests |
 //! | `addresses` | judgements: can the daemon listen where it is told to |
+//! | `outlets` | judgements: the admin address, and files that are to be written |
 //! | `place` | judgements: container, /proc |
 //! | `report` | findings, for people and for programs |
 //!
@@ -23,6 +24,7 @@ mod facts;
 mod files;
 mod holder;
 mod network;
+mod outlets;
 mod place;
 mod report;
 
@@ -63,7 +65,7 @@ pub fn run(config: &Config, json: bool) -> Exit {
     let facts = Facts::gather(&Files::of_this_machine(), config);
     let report = Report::new(findings(&facts, config));
     let text = if json { report.json() } else { report.text() };
-    // A reader that has gone away (`| head`) is no reason to fail.
+    // The exit code is the answer, whether anybody reads the text or not.
     let _ = std::io::stdout().write_all(text.as_bytes());
     if report.is_good() { Exit::Ok } else { Exit::Failure }
 }
@@ -74,7 +76,8 @@ fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
         Finding::new(subject, judge(facts, config).unwrap_or_else(unread))
     });
     let addresses = addresses::judge(facts).into_iter();
-    matters.chain(addresses.map(|verdict| Finding::new("address", verdict))).collect()
+    let addresses = addresses.map(|verdict| Finding::new("address", verdict));
+    matters.chain(addresses).chain(outlets::judge(facts)).collect()
 }
 
 #[cfg(test)]

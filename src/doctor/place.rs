@@ -20,7 +20,7 @@ pub(super) fn container(facts: &Facts, _: &Config) -> Fact<Verdict> {
         1 => format!(
             "{what}, as PID 1: the daemon acts on its signals and reaps what is not its own"
         ),
-        _ => format!("{what}, with PID {pid}"),
+        _ => what.to_owned(),
     })
     .advise(ADVICE))
 }
@@ -48,7 +48,7 @@ mod tests {
         };
         let note = |text: &str| Ok((Level::Note, text.to_owned()));
         assert_eq!(judge(None, 5, Ok(false)), Ok((Level::Ok, "none to be seen".into())));
-        assert_eq!(judge(Some("Docker"), 7, unread()), note("Docker, with PID 7"));
+        assert_eq!(judge(Some("Docker"), 7, unread()), note("Docker"));
         let one = "a pid namespace of its own, as PID 1: the daemon acts on its signals and reaps \
                    what is not its own";
         assert_eq!(judge(None, 1, Ok(true)), note(one));

@@ -1,7 +1,7 @@
 //! A file to which several processes append lines: each line is one write, and none waits.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use nix::unistd::{AccessFlags, access};
 pub struct LineFile {
     path: PathBuf,
     file: Option<Opened>,
-    /// Whether the last line was written only in part: the disk was full in the middle of it.
+    /// Whether the last line was written only in part, and still is: the disk was full in the middle.
     torn: bool,
 }
 
@@ -68,11 +68,22 @@ impl LineFile {
         match file.write(line)? {
             count if count == line.len() => Ok(()),
             count => {
-                self.torn = count > 0;
+                self.torn = count > 0 && !take_back(file, count).unwrap_or(false);
                 Err(nix::errno::Errno::ENOSPC.into())
             }
         }
     }
+}
+
+/// Removes the last `count` bytes, which this process has written; returns whether it did. Others may
+/// have gone on behind them, or it is a pipe.
+fn take_back(mut file: &File, count: usize) -> io::Result<bool> {
+    let end = file.stream_position()?;
+    let is_last = file.metadata()?.len() == end;
+    if is_last {
+        file.set_len(end.saturating_sub(count as u64))?;
+    }
+    Ok(is_last)
 }
 
 impl Opened {

@@ -53,6 +53,19 @@ impl Stream {
     }
 }
 
+/// Prints a text on standard output, for as long as that takes; returns whether it was printed, and says
+/// on standard error why not. A reader that has gone away (`| head`) has what it wants.
+pub fn say(text: &str) -> bool {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("tcp-echo: cannot write to standard output: {error}");
+            false
+        }
+        _ => true,
+    }
+}
+
 impl Output {
     /// Looks at what the stream is.
     pub fn open(stream: Stream) -> Self {

@@ -23,11 +23,11 @@ pub struct PidFile {
 #[derive(Debug, thiserror::Error)]
 pub enum PidFileError {
     /// Another process holds it.
-    #[error("cannot use pid file {path}: process {pid} holds it")]
+    #[error("cannot use pid file {path}: {} holds it", holder(*pid))]
     Held {
         /// The file.
         path: PathBuf,
-        /// Who holds it.
+        /// Who holds it; not positive where the system does not tell.
         pid: i32,
     },
     /// The system refused.
@@ -116,6 +116,11 @@ impl Drop for PidFile {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Who holds a lock: fcntl(2) does not name everybody.
+fn holder(pid: i32) -> String {
+    if pid > 0 { format!("process {pid}") } else { "another process".to_owned() }
 }
 
 /// Whether the file at the path is still this one.

@@ -89,6 +89,24 @@ fn every_finding_is_a_line_and_the_last_line_is_the_sum() {
 }
 
 #[test]
+fn what_the_daemon_could_not_open_is_wrong() {
+    let turn = Turn::shared();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (options, code, said) in [
+        (&["--admin", &*port][..], 1, "is in use"),
+        (&["--admin", "unix:/nonexistent/admin"], 1, "/nonexistent/admin"),
+        (&["--pid-file", "/nonexistent/pid"], 1, "/nonexistent/pid cannot be written"),
+        (&["--access-log", "all", "--access-log-file", "/"], 1, "it is a directory"),
+        (&["--state-file", "/nonexistent/state"], 0, "/nonexistent/state cannot be written"),
+    ] {
+        let outcome = doctor(&turn, &[&ANYWHERE[..], options].concat()).run();
+        assert_eq!(outcome.code, Some(code), "{outcome:?}");
+        assert!(outcome.stdout.iter().any(|line| line.contains(said)), "{outcome:?}");
+    }
+}
+
+#[test]
 fn nobody_who_reads_is_no_reason_to_fail() {
     let turn = Turn::shared();
     for line in ["exec \"$0\" \"$@\" >&-", "exec \"$0\" \"$@\" >/dev/full"] {

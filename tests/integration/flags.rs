@@ -69,6 +69,38 @@ fn a_bad_value_in_the_environment_is_named() {
     assert_usage_error(&outcome, &["NOPE", "TCP_ECHO_LOG_LEVEL"]);
 }
 
+#[test]
+fn what_would_be_in_each_others_way_is_refused() {
+    let turn = Turn::shared();
+    let same = turn.launch(&["--check-config", "--pid-file", "/x/a", "--state-file", "/x/a"]).run();
+    assert_usage_error(&same, &["--pid-file", "state-file"]);
+    let (_directory, path) = file_with("access-log-file = \"/x/a\"\nstate-file = \"/x/a\"\n");
+    let same = turn.launch(&["--check-config", "--config"]).arg(path.to_str().unwrap()).run();
+    assert_usage_error(&same, &[":2: state-file", "access-log-file"]);
+
+    // The port is free, and nobody else's fault.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for (listen, admin) in
+        [("*", ""), ("127.0.0.1", ""), ("127.0.0.1", "0.0.0.0:"), ("[::1]", "[::]:")]
+    {
+        let args = ["--workers", "1", "--listen", &format!("{listen}:{port}")];
+        let admin = format!("{admin}{port}");
+        let outcome = turn.launch(&args).arg("--admin").arg(&admin).run();
+        outcome.assert_one_line(1, &["--admin", "the echo listens on", &port.to_string()]);
+    }
+}
+
+#[test]
+fn what_was_asked_for_and_cannot_be_printed_is_a_failure() {
+    let turn = Turn::shared();
+    for option in ["--print-config", "--check-config", "--version", "--help"] {
+        let full = turn.launch(&[option]).under_shell("exec \"$0\" \"$@\" >/dev/full").run();
+        full.assert_one_line(1, &["standard output"]);
+        let gone = turn.launch(&[option]).under_shell("\"$0\" \"$@\" | true").run();
+        assert_eq!((gone.code, gone.stderr.len()), (Some(0), 0), "{option}");
+    }
+}
+
 /// A configuration file in a directory of its own.
 fn file_with(text: &str) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();

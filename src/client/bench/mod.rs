@@ -26,10 +26,9 @@ use self::plan::{Plan, PlanError};
 use self::progress::{Live, Progress};
 use self::report::Report;
 use self::tally::Tally;
-use super::say;
 use crate::cli::BenchArguments;
 use crate::exit::Exit;
-use crate::process::descriptors;
+use crate::process::{descriptors, output};
 
 /// From one picture of the progress to the next.
 const FRAME: Duration = Duration::from_millis(250);
@@ -58,8 +57,8 @@ pub(super) fn run(arguments: BenchArguments) -> Exit {
         }
     };
     let report = Report::new(&plan, &tally);
-    say(&if arguments.json { report.json() } else { report.text() });
-    if report.is_good() { Exit::Ok } else { Exit::Failure }
+    let text = if arguments.json { report.json() } else { report.text() };
+    if output::say(&(text + "\n")) && report.is_good() { Exit::Ok } else { Exit::Failure }
 }
 
 /// Starts the threads, shows the progress, and adds up.

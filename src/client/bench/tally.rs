@@ -106,7 +106,9 @@ impl From<io::Error> for Trouble {
         let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
         let hint = match cause {
             Cause::NoDescriptors => " (ulimit -n)",
-            Cause::NoPorts => " (each --source-ip has ports of its own)",
+            Cause::NoPorts => {
+                " (each --source-ip has ports of its own, and must be this machine's)"
+            }
             _ => "",
         };
         Self::new(cause, text + hint)

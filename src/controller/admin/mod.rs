@@ -292,7 +292,12 @@ impl Controller<'_> {
             Some(delay) => {
                 let delay_ms = delay.as_millis() as u64;
                 let admin_pid = pid.as_raw();
-                warn!(admin_pid, status = %ending, delay_ms, "admin process exited, replacing it");
+                // Told with the whole group to end, it does; it is needed until the last worker is gone.
+                if by_itself && self.supervisor.is_stopping() {
+                    info!(admin_pid, "admin process ended too early, replacing it");
+                } else {
+                    warn!(admin_pid, status = %ending, delay_ms, "admin process exited, replacing it");
+                }
                 self.count_admin(pid);
             }
             None => debug!(admin_pid = pid.as_raw(), status = %ending, "admin process exited"),

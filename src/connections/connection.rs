@@ -9,6 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use mio::event::Event;
 
 use super::Pools;
+use super::bulk::Bulk;
 use super::patience::Patience;
 use super::record::Record;
 use super::remainder::Remainder;
@@ -20,17 +21,6 @@ use crate::stats::{Reason, Seat, Word};
 
 /// Receives a turn: a full buffer and the end of file behind it; more waits for the others.
 const RECEIVES_PER_TURN: usize = 2;
-
-/// A receive of so many bytes is a sign of bulk, a smaller one of the opposite. The last piece of a
-/// long message is small, too: one alone changes nothing.
-const LARGE: usize = 64 * 1024;
-
-/// With so many more signs for it than against it, a connection's bytes pass through a pipe. Up to
-/// twice as many are remembered.
-const BULK: u8 = 8;
-
-/// A connection whose client has not kept up.
-const SLOW: u8 = u8::MAX;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +79,7 @@ pub(super) struct Connection<T> {
     /// Bytes in the kernel's hands when its time was last up.
     unsent: u32,
     state: State,
-    /// How much lately looks like bulk: it is from [`BULK`] on.
-    bulk: u8,
+    bulk: Bulk,
     readable: bool,
     writable: bool,
     /// Whether a short receive does not mean that the socket is empty: behind it may be the end of
@@ -118,7 +107,7 @@ impl<T: Default> Connection<T> {
             last_moved: now,
             unsent: 0,
             state: State::Serving,
-            bulk: 0,
+            bulk: Bulk::default(),
             readable: false,
             writable: false,
             read_on: false,
@@ -202,8 +191,7 @@ impl<T: Default> Connection<T> {
 
     fn serve<S: Service<Session = T>>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), Reason> {
         // Behind an urgent byte, or the end of file, splice(2) sees less than a receive does.
-        let is_bulk = (BULK..SLOW).contains(&self.bulk);
-        if S::PASSES_THROUGH && is_bulk && self.readable && !self.read_on {
+        if S::PASSES_THROUGH && self.bulk.is_it() && self.readable && !self.read_on {
             if let Some(pipe) = turn.pools.pipes.take() {
                 return self.pass_through(pipe, turn);
             }
@@ -215,7 +203,7 @@ impl<T: Default> Connection<T> {
             Some(count) => {
                 turn.seat.add(Word::Received, count as u64);
                 turn.seat.add(Word::Messages, 1);
-                self.weigh(count);
+                self.bulk.weigh(count);
                 let Answer { bytes, last } =
                     turn.service.answer(&mut self.session, &turn.buffer[..count]);
                 if S::INPUT_IS_ACTIVITY || !bytes.is_empty() {
@@ -243,7 +231,7 @@ impl<T: Default> Connection<T> {
                 self.last_moved = turn.now;
                 turn.seat.add(Word::Received, count as u64);
                 turn.seat.add(Word::Messages, 1);
-                self.weigh(count);
+                self.bulk.weigh(count);
                 let result = taken(pipe.drain(&self.stream), &mut self.writable);
                 let sent = *result.as_ref().unwrap_or(&0);
                 self.count(turn.seat, count, sent, count - sent);
@@ -255,28 +243,17 @@ impl<T: Default> Connection<T> {
             }
             // No such way for this socket: back to copying, which finds out what is wrong, if anything.
             Err(_) => {
-                self.bulk = 0;
+                self.bulk = Bulk::default();
                 Ok(())
             }
         };
         if pipe.is_empty() {
             turn.pools.pipes.give_back(pipe);
         } else {
-            // A client that does not keep up is served by copying from now on: pages that lie in a queue
-            // count for more than their bytes against what all connections may have (tcp(7), `tcp_mem`).
-            self.bulk = SLOW;
+            self.bulk.give_up();
             self.remainder = Some(Box::new(Remainder::Piped(pipe)));
         }
         result
-    }
-
-    /// Takes the size of a receive as a sign.
-    fn weigh(&mut self, count: usize) {
-        self.bulk = match count {
-            _ if self.bulk == SLOW => SLOW,
-            LARGE.. => (self.bulk + 1).min(2 * BULK),
-            _ => self.bulk.saturating_sub(1),
-        };
     }
 
     fn flush<S>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), Reason> {

@@ -5,6 +5,7 @@
 //! the queue a turn. So a turn of the loop is bounded by what is open, however fast anybody sends.
 
 mod buffers;
+mod bulk;
 mod burst;
 mod connection;
 mod patience;

@@ -109,7 +109,7 @@ shell_scripts() {
     command -v shellcheck >/dev/null || { skip "shellcheck is not installed"; return; }
     local scripts
     mapfile -t scripts < <(find . -name '*.sh' -not -path './target/*' -not -path './vendor/*')
-    shellcheck .ci/run "${scripts[@]}"
+    shellcheck .ci/run deploy/debian/postinst deploy/debian/prerm deploy/debian/postrm "${scripts[@]}"
 }
 
 # --- The run under valgrind ----------------------------------------------------------------------

@@ -22,8 +22,11 @@ source_of() {
     return 1
 }
 
-cargo tree --locked --offline --edges normal,no-proc-macro --prefix none --format '{p}' |
-    sed -n 's/^\([^ ]*\) v\([^ ]*\).*/\1 \2/p' | sort -u |
+# By way of a file: a failure in the middle of a pipeline would go unnoticed.
+tree=$(mktemp)
+trap 'rm -f "$tree"' EXIT
+cargo tree --locked --offline --edges normal,no-proc-macro --prefix none --format '{p}' >"$tree"
+sed -n 's/^\([^ ]*\) v\([^ ]*\).*/\1 \2/p' "$tree" | sort -u |
     while read -r name version; do
         [ "$name" != tcp-echo ] || continue
         source=$(source_of "$name" "$version")

@@ -18,9 +18,11 @@ cargo run --locked --quiet --example generate "$assets" >&2
 gzip --no-name -9 "$assets"/*.1
 sh deploy/licences.sh "$assets/licences"
 for file in "$assets"/licences/crates/*/*; do
+    [ -f "$file" ] || { echo "deploy/package.sh: no licences of crates" >&2 && exit 1; }
     echo "=== ${file#"$assets/licences/crates/"}"
     echo
     cat "$file"
     echo
-done | gzip --no-name -9 >"$assets/licences.gz"
+done >"$assets/licences.txt"
+gzip --no-name -9 <"$assets/licences.txt" >"$assets/licences.gz"
 cargo deb --locked --strip "$@"

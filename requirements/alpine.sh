@@ -1,6 +1,6 @@
 #!/bin/sh
-# Alpine 3.22: its own Rust, 1.87, suffices. grep, sed and the like are those of busybox, but for bash
-# and coreutils, which test.sh needs.
+# Alpine 3.22: its own Rust, 1.87, suffices. test.sh needs more of bash, coreutils and grep than busybox
+# has.
 set -eu
 
 build="gcc musl-dev ca-certificates"

@@ -1,4 +1,4 @@
-# Sourced by test.sh and tests/docker.sh: steps that are counted, and waiting for evidence.
+# Sourced by test.sh and the scripts beside this one: steps that are counted, and waiting for evidence.
 # shellcheck shell=bash
 
 # --- Steps: each is a function that returns 0, or calls `skip`, or fails -------------------------

@@ -55,8 +55,11 @@ base_image() {
         return 1
     fi
     rm -f "$tmp"/root/var/cache/apt/archives/*.deb
-    tar --directory "$tmp/root" --create . |
-        docker import --change 'CMD ["bash"]' - "$base" >/dev/null || return
+    if ! tar --directory "$tmp/root" --create . |
+        docker import --change 'CMD ["bash"]' - "$base" >/dev/null; then
+        why_no_base="no base image: docker import has failed"
+        return 1
+    fi
     rm -rf "$tmp/root"
 }
 

@@ -6,7 +6,7 @@ part_requirements() {
     step "requirements: each distribution's script is picked and asks for its packages" distributions
 }
 
-# on ID LIKE ROOTUSER SET: what would be installed there.
+# on ID LIKE SET: what would be installed there.
 on() {
     local folder=$tmp/on-$1 manager
     mkdir -p "$folder/bin"

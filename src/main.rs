@@ -49,7 +49,7 @@ fn start(config: Config) -> Exit {
     let launch = match config.process.daemon.then(daemon::daemonize).transpose() {
         Ok(launch) => launch,
         Err(error) => {
-            eprintln!("tcp-echo: cannot go into the background: {error}");
+            output::complain(format_args!("tcp-echo: cannot go into the background: {error}"));
             return Exit::Failure;
         }
     };
@@ -63,11 +63,13 @@ fn go_on(config: Result<Config, ConfigError>, note: Handover, cli: &Cli) -> Exit
     let config = match (config, &former) {
         (Ok(config), _) => config,
         (Err(error), Ok(former)) => {
-            eprintln!("tcp-echo: going on with the former configuration: {error}");
+            output::complain(format_args!(
+                "tcp-echo: going on with the former configuration: {error}"
+            ));
             former.clone()
         }
         (Err(error), Err(_)) => {
-            eprintln!("tcp-echo: {error}");
+            output::complain(format_args!("tcp-echo: {error}"));
             return Exit::Failure;
         }
     };
@@ -108,6 +110,6 @@ fn say(text: &str) -> ExitCode {
 }
 
 fn refuse(reason: impl std::fmt::Display, exit: Exit) -> ExitCode {
-    eprintln!("tcp-echo: {reason}");
+    output::complain(format_args!("tcp-echo: {reason}"));
     exit.into()
 }

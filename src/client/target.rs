@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::one_line;
+use crate::config::{one_line, reason};
 
 /// HOST:PORT. The host is a name, an IPv4 address or an IPv6 address, which is typed in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +49,15 @@ impl Target {
     pub fn address(&self, limit: Duration) -> Result<SocketAddr, ResolveError> {
         let deadline = Instant::now() + limit;
         let addresses = self.resolve(limit)?;
-        let accepts = |address: &&SocketAddr| {
-            let left = deadline.saturating_duration_since(Instant::now());
+        let accepts = |(rest, address): &(u32, &SocketAddr)| {
+            // One that does not answer leaves the others their share.
+            let left = deadline.saturating_duration_since(Instant::now()) / *rest;
             !left.is_zero() && TcpStream::connect_timeout(address, left).is_ok()
         };
         let first = addresses.first().copied();
-        let best = if addresses.len() > 1 { addresses.iter().find(accepts).copied() } else { None };
+        let mut tries = (1..=addresses.len() as u32).rev().zip(&addresses);
+        let best = if addresses.len() > 1 { tries.find(accepts) } else { None };
+        let best = best.map(|(_, address)| *address);
         best.or(first).ok_or_else(|| ResolveError::Failed("it has no address".into()))
     }
 
@@ -65,11 +68,12 @@ impl Target {
         // The system's resolver has no deadline of ours, so it is left behind when it takes too long.
         let (sender, receiver) = mpsc::channel();
         let target = self.clone();
-        thread::spawn(move || {
+        let ask = move || {
             let found = (target.host.as_str(), target.port).to_socket_addrs();
             // Nobody may be waiting any more.
             let _ = sender.send(found.map(Iterator::collect::<Vec<_>>));
-        });
+        };
+        thread::Builder::new().spawn(ask).map_err(|error| ResolveError::Failed(reason(&error)))?;
         let found = receiver.recv_timeout(limit).map_err(|_| ResolveError::TimedOut(limit))?;
         found.map_err(|error: io::Error| {
             let text = error.to_string();

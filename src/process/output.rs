@@ -53,13 +53,18 @@ impl Stream {
     }
 }
 
+/// Says something on standard error, if that can take it: the exit code says it, too.
+pub fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Prints a text on standard output, for as long as that takes; returns whether it was printed, and says
 /// on standard error why not. A reader that has gone away (`| head`) has what it wants.
 pub fn say(text: &str) -> bool {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("tcp-echo: cannot write to standard output: {error}");
+            complain(format_args!("tcp-echo: cannot write to standard output: {error}"));
             false
         }
         _ => true,

@@ -93,21 +93,53 @@ fn an_open_loop_sees_the_stall_that_a_closed_loop_hides() {
 }
 
 #[test]
+fn messages_are_due_whatever_becomes_of_connections() {
+    let turn = Turn::shared();
+    for (manner, options) in [
+        (Manner::Honest, "--channel-lifetime 250ms"),
+        (Manner::Honest, "--channel-lifetime 20ms"),
+        // Each connection ends with its first message.
+        (Manner::ClosesEarly, "--message-size 1000"),
+    ] {
+        let server = Other::start(manner);
+        let value = json(&bench(&turn, &server.target(), &format!("-c 2 -r 10 -T 2 {options}")));
+        let due = number(&value, "/messages") + number(&value, "/unsent");
+        assert!((38.0..=41.0).contains(&due), "{options}: {value}");
+        assert!(number(&value, "/unsent") <= 2.0, "{options}: {value}");
+    }
+    let value = json(&bench(&turn, &nobody(), "-c 2 -r 10 -T 2"));
+    let due = number(&value, "/unsent");
+    assert!((38.0..=41.0).contains(&due), "nobody was there to send them to: {value}");
+}
+
+#[test]
+fn all_threads_together_keep_to_the_connect_rate() {
+    let turn = Turn::shared();
+    let server = Other::start(Manner::Honest);
+    for threads in [1, 20] {
+        let options = format!("-c 100 --threads {threads} --connect-rate 20 -T 1");
+        let opened =
+            number(&clean(&bench(&turn, &server.target(), &options)), "/connections/opened");
+        assert!((18.0..=22.0).contains(&opened), "{threads} threads: {opened}");
+    }
+}
+
+#[test]
 fn wrong_servers_are_counted_by_cause_and_fail_the_run() {
     let turn = Turn::shared();
-    for (manner, options, cause, code) in [
-        (Manner::Swaps, "--message-size 2000", "wrong_bytes", 1),
-        (Manner::Drops, "--message-size 2000", "wrong_bytes", 1),
-        (Manner::Repeats, "--message-size 2000", "wrong_bytes", 1),
-        (Manner::Adds, "--channel-lifetime 100ms", "excess_bytes", 1),
-        (Manner::LosesAtHalfClose, "--stream --channel-lifetime 100ms", "lost_bytes", 1),
-        // Nothing is wrong with what has come back.
-        (Manner::ClosesEarly, "--message-size 64", "closed", 0),
-        (Manner::Resets, "--message-size 64", "reset", 0),
+    for (manner, options, cause) in [
+        (Manner::Swaps, "--message-size 2000", "wrong_bytes"),
+        (Manner::Drops, "--message-size 2000", "wrong_bytes"),
+        (Manner::Repeats, "--message-size 2000", "wrong_bytes"),
+        (Manner::Adds, "--channel-lifetime 100ms", "excess_bytes"),
+        (Manner::LosesAtHalfClose, "--stream --channel-lifetime 100ms", "lost_bytes"),
+        // Nothing is wrong with what has come back, but not all has.
+        (Manner::ClosesEarly, "--message-size 64", "closed"),
+        (Manner::Resets, "--message-size 64", "reset"),
     ] {
         let server = Other::start(manner);
         let outcome = bench(&turn, &server.target(), &format!("-c 2 -T 0.5 {options}"));
-        assert_eq!(outcome.code, Some(code), "{manner:?}: {outcome:?}");
+        assert_eq!(outcome.code, Some(1), "{manner:?}: {outcome:?}");
         let value = json(&outcome);
         assert!(number(&value, &format!("/errors/{cause}")) > 0.0, "{manner:?}: {value}");
         assert!(value["first_error"].is_string(), "{manner:?}: {value}");

@@ -73,13 +73,21 @@ pub(super) struct Connection {
     allowed: u64,
     /// Closed loop: when the messages under way were sent, by their number modulo its length.
     stamps: Box<[u64]>,
-    /// Open loop: when each message is due.
+    /// Open loop: when each message of its place is due.
     timetable: Option<Timetable>,
+    /// How many of those were begun on former connections of its place.
+    begun_before: u64,
 }
 
 impl Connection {
-    /// A connection that has begun to connect. `life` counts those of the same number.
-    pub(super) fn new(stream: TcpStream, plan: &Plan, number: u32, life: u32) -> Self {
+    /// A connection that has begun to connect. `life` counts those of the same number; of the messages
+    /// in the timetable so many were begun in former ones.
+    pub(super) fn new(
+        stream: TcpStream,
+        plan: &Plan,
+        (number, life): (u32, u32),
+        (timetable, begun_before): (Option<Timetable>, u64),
+    ) -> Self {
         let (allowed, window) = match plan.traffic {
             Traffic::Closed { pipeline } => (u64::from(pipeline) * plan.message, pipeline as usize),
             Traffic::Open { .. } => (0, 0),
@@ -101,7 +109,8 @@ impl Connection {
             received: 0,
             allowed,
             stamps: vec![0; window].into_boxed_slice(),
-            timetable: None,
+            timetable,
+            begun_before,
         }
     }
 
@@ -118,9 +127,9 @@ impl Connection {
         self.phase == Phase::Connecting
     }
 
-    /// Whether bytes are under way.
-    pub(super) fn is_owed(&self) -> bool {
-        self.received < self.sent
+    /// Bytes under way.
+    pub(super) fn owed(&self) -> u64 {
+        self.sent - self.received
     }
 
     /// Whether the server has it. An established connection may still wait in the server's queue; the
@@ -149,23 +158,26 @@ impl Connection {
     pub(super) fn release_due(&mut self, now: u64, plan: &Plan) -> Option<u64> {
         let table = self.timetable.as_ref().filter(|_| self.phase == Phase::Open)?;
         let due = table.due(now);
-        self.allowed = due * plan.message;
+        self.allowed = due.saturating_sub(self.begun_before) * plan.message;
         Some(table.time(due))
     }
 
+    /// How many messages of its place have been begun, on this connection and on former ones.
+    pub(super) fn begun(&self, plan: &Plan) -> u64 {
+        self.begun_before + self.sent.div_ceil(plan.message)
+    }
+
     /// Begins no further message.
-    pub(super) fn finish(&mut self, now: u64, plan: &Plan, tally: &mut Tally) {
+    pub(super) fn finish(&mut self, plan: &Plan) {
         if self.phase != Phase::Open {
             return;
         }
         self.phase = Phase::Ending;
-        let begun = self.sent.div_ceil(plan.message);
-        if let Some(table) = &self.timetable {
-            tally.unsent += table.due(now).saturating_sub(begun);
-        }
         self.allowed = match plan.traffic {
             Traffic::Stream => self.sent,
-            Traffic::Closed { .. } | Traffic::Open { .. } => begun * plan.message,
+            Traffic::Closed { .. } | Traffic::Open { .. } => {
+                self.sent.div_ceil(plan.message) * plan.message
+            }
         };
     }
 
@@ -203,9 +215,6 @@ impl Connection {
         }
         turn.tally.opened += 1;
         self.phase = Phase::Open;
-        if let Traffic::Open { interval } = turn.plan.traffic {
-            self.timetable = Some(Timetable::new(turn.clock.now(), interval, self.number));
-        }
         if turn.ending {
             self.phase = Phase::Ending;
             self.allowed = 0;
@@ -261,7 +270,8 @@ impl Connection {
             Traffic::Open { .. } => {
                 let Some(table) = &self.timetable else { return };
                 for index in before..after {
-                    turn.tally.message(now.saturating_sub(table.time(index)));
+                    let due = table.time(self.begun_before + index);
+                    turn.tally.message(now.saturating_sub(due));
                 }
             }
             Traffic::Closed { pipeline } => {

@@ -12,7 +12,7 @@ mod tally;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use self::driver::Shared;
 use self::plan::{Plan, PlanError};
 use self::progress::{Live, Progress};
 use self::report::Report;
-use self::tally::Tally;
+use self::tally::{Tally, Trouble};
 use crate::cli::BenchArguments;
 use crate::exit::Exit;
 use crate::process::{descriptors, output};
@@ -38,11 +38,11 @@ pub(super) fn run(arguments: BenchArguments) -> Exit {
     let plan = match Plan::new(&arguments) {
         Ok(plan) => plan,
         Err(PlanError::Usage(text)) => {
-            eprintln!("tcp-echo: {text}");
+            output::complain(format_args!("tcp-echo: {text}"));
             return Exit::Usage;
         }
         Err(PlanError::Target(text)) => {
-            eprintln!("failed: {text}");
+            output::complain(format_args!("failed: {text}"));
             return Exit::Failure;
         }
     };
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: BenchArguments) -> Exit {
     let tally = match drive(&plan, progress) {
         Ok(tally) => tally,
         Err(error) => {
-            eprintln!("tcp-echo: {error}");
+            output::complain(format_args!("tcp-echo: {}", Trouble::from(error).detail));
             return Exit::Failure;
         }
     };
@@ -71,16 +71,20 @@ fn drive(plan: &Plan, mut progress: Progress) -> io::Result<Tally> {
     thread::scope(|scope| {
         for (thread, live) in (0..plan.threads).zip(&live) {
             let (sender, shared) = (sender.clone(), &shared);
-            scope.spawn(move || {
+            let begun = thread::Builder::new().spawn_scoped(scope, move || {
                 // The other end waits for as long as there is a sender.
                 let _ = sender.send(driver::run(shared, thread, live));
             });
+            // The others are not to run to the end for nothing.
+            begun.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
         }
         drop(sender);
         let mut sum = Tally::new();
         loop {
             match receiver.recv_timeout(FRAME) {
-                Ok(tally) => sum.add(&tally?),
+                Ok(tally) => {
+                    sum.add(&tally.inspect_err(|_| stop.store(true, Ordering::Relaxed))?);
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     progress.update(&live, Duration::from_nanos(clock.now()));
                 }

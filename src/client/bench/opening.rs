@@ -18,12 +18,12 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Slots 0 to `count` - 1 of one of so many threads, one every `interval` nanoseconds if that is
-    /// limited.
-    pub(super) fn new(count: u32, threads: u32, interval: Option<f64>) -> Self {
+    /// Slots 0 to `count` - 1 of one of so many threads. If that is limited, the first at the first
+    /// time of `pace`, and one every so many nanoseconds from then on.
+    pub(super) fn new(count: u32, threads: u32, pace: Option<(f64, f64)>) -> Self {
         Self {
             waiting: (0..count).collect(),
-            pace: interval.map(Pace::new),
+            pace: pace.map(|(first, interval)| Pace { interval, next: first }),
             under_way: 0,
             most: (UNDER_WAY / threads).max(1),
             stopped: false,
@@ -88,11 +88,6 @@ impl Pace {
     /// What was missed may be made up for, but no more than this.
     const LAG: f64 = 20e6;
 
-    /// One every `interval` nanoseconds, the first at once.
-    fn new(interval: f64) -> Self {
-        Self { interval, next: 0.0 }
-    }
-
     /// Whether one may happen now; if so it is counted.
     fn take(&mut self, now: u64) -> bool {
         let now = now as f64;
@@ -115,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_pace_makes_up_for_a_moment_and_not_for_a_pause() {
-        let mut pace = Pace::new(1e6);
+        let mut pace = Pace { interval: 1e6, next: 0.0 };
         assert!(pace.take(0) && !pace.take(999_999) && pace.take(1_000_000));
         assert_eq!(pace.next(), 2_000_000);
         // 10 ms late: ten at once, and the one of that moment.
@@ -144,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_opened_again_in_its_turn_and_at_the_pace() {
-        let mut opening = Opening::new(2, 1, Some(1e9));
+        let mut opening = Opening::new(2, 1, Some((0.0, 1e9)));
         assert_eq!((opening.take(0), opening.take(0)), (Some(0), None));
         opening.arrived();
         opening.want(0);

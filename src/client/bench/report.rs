@@ -22,6 +22,7 @@ pub(super) struct Report {
     bytes_sent: u64,
     bytes_received: u64,
     /// Messages that were due and not sent.
+    bytes_lost: u64,
     unsent: u64,
     latency_us: Latency,
     errors: Map<String, Value>,
@@ -79,6 +80,7 @@ impl Report {
             messages_per_second: (tally.messages as f64 / seconds.max(1e-9) * 10.0).round() / 10.0,
             bytes_sent: tally.bytes_sent,
             bytes_received: tally.bytes_received,
+            bytes_lost: tally.bytes_lost,
             unsent: tally.unsent,
             latency_us: Latency::of(&tally.latency),
             errors: Cause::ALL.into_iter().map(count).collect(),
@@ -91,7 +93,7 @@ impl Report {
 
     /// Whether the server has echoed, and nothing but what it was sent.
     pub(super) fn is_good(&self) -> bool {
-        self.bytes_received > 0 && !self.wrong
+        self.bytes_received > 0 && self.bytes_lost == 0 && !self.wrong
     }
 
     /// One line for programs.
@@ -123,6 +125,10 @@ impl Report {
             throughput(self.bytes_sent),
             throughput(self.bytes_received)
         ));
+        if self.bytes_lost > 0 {
+            let lost = count(self.bytes_lost);
+            lines.push(format!("lost         {lost} bytes, on connections that failed"));
+        }
         if self.unsent > 0 {
             lines.push(format!("unsent       {} messages were due", count(self.unsent)));
         }
@@ -214,6 +220,10 @@ mod tests {
              first error  reset"
         ));
         assert!(report.is_good(), "no byte was wrong");
+        tally.bytes_lost = 64;
+        let report = Report::new(&plan(""), &tally);
+        assert!(!report.is_good() && report.text().contains("\nlost         64 bytes, on conn"));
+        tally.bytes_lost = 0;
         tally.error(Trouble::new(Cause::LostBytes, "lost"));
         assert!(!Report::new(&plan(""), &tally).is_good());
         assert!(!Report::new(&plan(""), &Tally::new()).is_good(), "nothing came back");
@@ -227,7 +237,7 @@ mod tests {
         let begin = "{\"server\":\"127.0.0.1:8090\",\
              \"connections\":{\"opened\":1002,\"failed\":0,\"closed\":1002},\
              \"seconds\":10.0,\"messages\":1000,\"messages_per_second\":100.0,\
-             \"bytes_sent\":64000,\"bytes_received\":64000,\"unsent\":0,\"latency_us\":";
+             \"bytes_sent\":64000,\"bytes_received\":64000,\"bytes_lost\":0,\"unsent\":0,\"latency_us\":";
         let rest = json.strip_prefix(begin).expect(&json);
         assert_eq!(rest.find(",\"errors\":{"), Some(latency.len()), "{json}");
         let value: Value = serde_json::from_str(&json).expect("an object");

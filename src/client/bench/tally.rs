@@ -99,7 +99,8 @@ impl From<io::Error> for Trouble {
             Some(Errno::ETIMEDOUT) => Cause::ConnectTimeout,
             Some(Errno::EMFILE | Errno::ENFILE) => Cause::NoDescriptors,
             Some(Errno::EADDRNOTAVAIL) => Cause::NoPorts,
-            Some(Errno::ECONNRESET | Errno::EPIPE) => Cause::Reset,
+            // The last one by shutdown(2), when the reset has been told already.
+            Some(Errno::ECONNRESET | Errno::EPIPE | Errno::ENOTCONN) => Cause::Reset,
             _ => Cause::Other,
         };
         let text = error.to_string();
@@ -126,12 +127,14 @@ pub(super) struct Tally {
     pub closed: u64,
     /// Messages that came back whole and as they were sent.
     pub messages: u64,
-    /// Messages that were due and not even sent when their connection ended.
+    /// Messages that were due and not even begun when the run ended.
     pub unsent: u64,
     /// Bytes that the kernel has taken.
     pub bytes_sent: u64,
     /// Bytes that came back as they were sent.
     pub bytes_received: u64,
+    /// Bytes that were under way on connections that failed, and will not come back.
+    pub bytes_lost: u64,
     /// Nanoseconds from sending a message, or from when it was due, to its last byte.
     pub latency: Histogram<u64>,
     /// When the last byte came, in nanoseconds since the run began.
@@ -156,6 +159,7 @@ impl Tally {
             unsent: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            bytes_lost: 0,
             latency: latency.expect("these bounds are valid"),
             last_echo: 0,
             ended: 0,
@@ -195,6 +199,7 @@ impl Tally {
         self.unsent += other.unsent;
         self.bytes_sent += other.bytes_sent;
         self.bytes_received += other.bytes_received;
+        self.bytes_lost += other.bytes_lost;
         self.latency.add(&other.latency).expect("the bounds are the same");
         self.last_echo = self.last_echo.max(other.last_echo);
         self.ended = self.ended.max(other.ended);
@@ -236,6 +241,7 @@ mod tests {
             (24, Cause::NoDescriptors),
             (99, Cause::NoPorts),
             (104, Cause::Reset),
+            (107, Cause::Reset),
             (101, Cause::Other),
         ] {
             assert_eq!(Trouble::from(io::Error::from_raw_os_error(number)).cause, cause);

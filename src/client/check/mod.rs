@@ -17,7 +17,7 @@ use super::source::{REACH, Source};
 use super::{amount, say};
 use crate::cli::CheckArguments;
 use crate::exit::Exit;
-use crate::process::descriptors;
+use crate::process::{descriptors, output};
 
 /// Runs the check and prints the result: `ok: …` on standard output, `failed: …` on standard error.
 pub(super) fn run(arguments: CheckArguments) -> Exit {
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: CheckArguments) -> Exit {
     let address = match target.address(limit) {
         Ok(address) => address,
         Err(error) => {
-            eprintln!("failed: {target}: {error}");
+            output::complain(format_args!("failed: {target}: {error}"));
             return Exit::Failure;
         }
     };
@@ -53,7 +53,7 @@ pub(super) fn run(arguments: CheckArguments) -> Exit {
             Exit::Ok
         }
         Err((case, failure)) => {
-            eprintln!("failed: {target}: {case}: {failure}");
+            output::complain(format_args!("failed: {target}: {case}: {failure}"));
             Exit::Failure
         }
     }

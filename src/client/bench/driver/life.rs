@@ -7,7 +7,8 @@ use mio::{Interest, Token};
 
 use super::{Driver, PATIENCE, Stage, nanoseconds};
 use crate::client::bench::connection::Connection;
-use crate::client::bench::schedule::Task;
+use crate::client::bench::plan::Traffic;
+use crate::client::bench::schedule::{Task, Timetable};
 use crate::client::bench::tally::{Cause, Trouble};
 use crate::client::socket;
 
@@ -32,14 +33,21 @@ impl Driver<'_> {
 
     fn open(&mut self, index: u32, now: u64) -> io::Result<()> {
         let number = index * self.plan.threads + self.thread;
+        if let Traffic::Open { interval } = self.plan.traffic {
+            // From the first try on, whatever becomes of that and of all connections to come.
+            let table = &mut self.slots[index as usize].timetable;
+            table.get_or_insert_with(|| Timetable::new(now, interval, number));
+        }
         let sources = &self.plan.sources;
         let source = (number as usize).checked_rem(sources.len()).map(|place| sources[place]);
         let mut stream = socket::connect(self.plan.address, source, None)?;
         let slot = &mut self.slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
+        let timetable = (slot.timetable, slot.begun);
         let token = Token((slot.generation as usize) << 32 | index as usize);
         self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        slot.connection = Some(Connection::new(stream, self.plan, number, slot.generation));
+        slot.connection =
+            Some(Connection::new(stream, self.plan, (number, slot.generation), timetable));
         self.present += 1;
         let deadline = self.entry(Task::ConnectDeadline, index, now + PATIENCE);
         self.deadlines.push_back(deadline);
@@ -57,16 +65,16 @@ impl Driver<'_> {
     }
 
     /// No further message on this connection.
-    fn finish(&mut self, index: u32, now: u64) {
+    fn finish(&mut self, index: u32) {
         if let Some(connection) = &mut self.slots[index as usize].connection {
-            connection.finish(now, self.plan, &mut self.tally);
+            connection.finish(self.plan);
             self.queue(index);
         }
     }
 
     /// The same, and the echo must be back within some time.
     pub(super) fn finish_in_time(&mut self, index: u32, now: u64) {
-        self.finish(index, now);
+        self.finish(index);
         let deadline = self.entry(Task::EndDeadline, index, now + PATIENCE);
         self.deadlines.push_back(deadline);
     }
@@ -93,7 +101,7 @@ impl Driver<'_> {
         if connection.is_connecting() {
             let trouble = Trouble::new(Cause::ConnectTimeout, "no answer to connect");
             self.fail(index, trouble);
-        } else if connection.is_owed() {
+        } else if connection.owed() > 0 {
             let trouble = connection.stalled();
             self.fail(index, trouble);
         } else {
@@ -115,6 +123,7 @@ impl Driver<'_> {
         self.tally.error(trouble);
         let Some(connection) = &self.slots[index as usize].connection else { return };
         self.tally.failed += u64::from(connection.is_connecting());
+        self.tally.bytes_lost += connection.owed();
         let has_echoed = connection.has_echoed();
         self.remove(index);
         if has_echoed {
@@ -126,7 +135,10 @@ impl Driver<'_> {
 
     fn remove(&mut self, index: u32) {
         self.note_arrival(index);
-        self.slots[index as usize].connection = None;
+        let slot = &mut self.slots[index as usize];
+        if let Some(connection) = slot.connection.take() {
+            slot.begun = connection.begun(self.plan);
+        }
         self.present -= 1;
     }
 
@@ -135,6 +147,11 @@ impl Driver<'_> {
         self.stage = Stage::Ending(now + PATIENCE);
         self.tally.ended = now;
         self.opening.stop();
-        (0..self.slots.len() as u32).for_each(|index| self.finish(index, now));
+        (0..self.slots.len() as u32).for_each(|index| self.finish(index));
+        for slot in &self.slots {
+            let due = slot.timetable.map_or(0, |table| table.due(now));
+            let begun = slot.connection.as_ref().map_or(slot.begun, |it| it.begun(self.plan));
+            self.tally.unsent += due.saturating_sub(begun);
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::connection::{Connection, Next, Turn};
 use super::opening::Opening;
 use super::plan::Plan;
 use super::progress::Live;
-use super::schedule::{Agenda, Entry, Task};
+use super::schedule::{Agenda, Entry, Task, Timetable};
 use super::tally::Tally;
 use crate::client::source::REACH;
 use crate::event_loop::{self, Handler};
@@ -45,6 +45,10 @@ pub(super) struct Shared<'a> {
 struct Slot {
     connection: Option<Connection>,
     generation: u32,
+    /// Open loop: when its messages are due, one connection after the other.
+    timetable: Option<Timetable>,
+    /// How many were begun on connections that are gone.
+    begun: u64,
 }
 
 /// Whether the run goes on.
@@ -99,7 +103,10 @@ impl<'a> Driver<'a> {
     ) -> io::Result<Self> {
         let Shared { plan, clock, stop } = *shared;
         let share = plan.share(thread);
-        let interval = plan.connect_interval.map(|interval| interval * f64::from(plan.threads));
+        // In turn with the other threads.
+        let pace = plan
+            .connect_interval
+            .map(|interval| (interval * f64::from(thread), interval * f64::from(plan.threads)));
         let mut alarm = Alarm::new(clock, &registry, ALARM)?;
         // The first turn comes at once.
         alarm.set(0, clock.now());
@@ -112,7 +119,7 @@ impl<'a> Driver<'a> {
             alarm,
             registry,
             slots: (0..share).map(|_| Slot::default()).collect(),
-            opening: Opening::new(share, plan.threads, interval),
+            opening: Opening::new(share, plan.threads, pace),
             ready: VecDeque::with_capacity(share as usize),
             agenda: Agenda::default(),
             deadlines: VecDeque::new(),

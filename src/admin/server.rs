@@ -28,8 +28,8 @@ const SIGNALS: Token = Token(OWN);
 const CHANNEL: Token = Token(OWN + 1);
 const LISTENER: Token = Token(OWN + 2);
 
-/// Connections open at once. For a further one that has to end which has been quiet for the longest time:
-/// nobody can keep others out by holding on to what he has.
+/// Connections open at once. When a further one comes, the one that was quiet for the longest time
+/// ends: nobody can keep others out by holding on to what he has.
 const MOST_CONNECTIONS: usize = 256;
 
 /// Connections accepted a turn.

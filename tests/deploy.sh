@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks at all that is shipped beside the program: manual pages, completions, the configuration file,
-# the manifests for Kubernetes, the units for systemd. Starts no service; tests/package.sh does.
+# the manifests for Kubernetes, the units for systemd, the alerts. Starts no service; tests/package.sh does.
 set -u -o pipefail
 
 usage() {
@@ -191,6 +191,11 @@ units() {
     systemd-analyze security --no-pager --offline=true --threshold=$worst_score "$tmp/units/tcp-echo.service" | tail -n 1
 }
 
+alerts() {
+    command -v promtool >/dev/null || { skip "promtool (of Prometheus) is not installed"; return; }
+    promtool test rules tests/deploy/alerts.yml
+}
+
 # --- Others --------------------------------------------------------------------------------------
 
 cargo_install() {
@@ -209,5 +214,6 @@ step "kubernetes: rendered" rendered
 step "kubernetes: valid by the schemas" schemas
 step "kubernetes: the manifests fit each other" manifests_fit
 step "systemd: verify, and a score of 2.0 at most" units
+step "alerts: promtool test rules" alerts
 step "cargo install --path ." cargo_install
 sum_up

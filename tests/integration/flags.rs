@@ -81,7 +81,7 @@ fn what_would_be_in_each_others_way_is_refused() {
     // The port is free, and nobody else's fault.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for (listen, admin) in
-        [("*", ""), ("127.0.0.1", ""), ("127.0.0.1", "0.0.0.0:"), ("[::1]", "[::]:")]
+        [("*", ""), ("127.0.0.1", ""), ("127.0.0.1", "0.0.0.0:"), ("*", "0.0.0.0:")]
     {
         let args = ["--workers", "1", "--listen", &format!("{listen}:{port}")];
         let admin = format!("{admin}{port}");

@@ -10,7 +10,7 @@ use mio::event::Event;
 
 use super::Pools;
 use super::bulk::Bulk;
-use super::patience::Patience;
+use super::patience::{Overdue, Patience};
 use super::record::Record;
 use super::remainder::Remainder;
 use crate::event_loop::timers::Tick;
@@ -359,17 +359,6 @@ impl<T: Default> Connection<T> {
             (None, _) => Overdue::Idle,
         }
     }
-}
-
-/// What a client has failed to do in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Overdue {
-    /// Send.
-    Idle,
-    /// Read.
-    Write,
-    /// Close, after we had, for this reason.
-    Linger(Reason),
 }
 
 /// One send: how much the kernel took. Clears `writable` when it would take no more.

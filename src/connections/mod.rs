@@ -27,8 +27,8 @@ use tracing::debug;
 
 use self::buffers::Buffers;
 use self::burst::Burst;
-use self::connection::{Connection, Next, Overdue, Turn};
-use self::patience::Patience;
+use self::connection::{Connection, Next, Turn};
+use self::patience::{Overdue, Patience};
 use self::pipes::Pipes;
 use self::record::{Record, Recorder};
 use crate::config::{ConnectionConfig, IdleClose, Splice};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::ConnectionConfig;
 use crate::event_loop::timers::{Tick, Wait};
+use crate::stats::Reason;
 
 /// While draining, a connection on which nothing has moved for so long has nothing under way.
 const QUIET: Duration = Duration::from_secs(1);
@@ -62,6 +63,17 @@ impl Patience {
             quiet.max(farewell.from.after(farewell.spread.share(scattered)))
         })
     }
+}
+
+/// What a client has failed to do in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// Send.
+    Idle,
+    /// Read.
+    Write,
+    /// Close, after we had, for this reason.
+    Linger(Reason),
 }
 
 #[cfg(test)]

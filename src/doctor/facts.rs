@@ -11,7 +11,7 @@ use super::holder::{self, Holder};
 use crate::config::{AccessLog, AdminAddress, Config, Endpoint, ListenConfig, reason};
 use crate::process::descriptors::{self, Limits};
 use crate::process::fork::own_pid;
-use crate::process::front::Front;
+use crate::process::front::{self, Front};
 use crate::process::sockets::{self, Claim, ListenError};
 use crate::process::{cpu, steering};
 
@@ -180,11 +180,13 @@ fn attempt(files: &Files, endpoint: Endpoint, options: &ListenConfig) -> Trial {
     }
 }
 
-/// The same for the admin process's: a Unix socket is only looked for.
+/// The same for the admin process's; no file is touched.
 fn attempt_admin(files: &Files, wanted: &AdminAddress) -> Trial {
     let address = match wanted {
         AdminAddress::Tcp(address) => *address,
-        AdminAddress::Unix(path) if path.exists() => return Trial::Free,
+        AdminAddress::Unix(path) if path.exists() && !front::is_stale(path) => {
+            return Trial::InUse(holder::at(files, path));
+        }
         AdminAddress::Unix(path) => {
             return why_not_written(path).map_or(Trial::Free, Trial::Failed);
         }

@@ -4,6 +4,11 @@ use std::fmt::{self, Display};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 
 use super::files::Files;
 use crate::config::one_line;
@@ -80,6 +85,14 @@ fn has_one_of(files: &Files, pid: u32, sockets: &[String]) -> bool {
         fs::read_link(link.path())
             .is_ok_and(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()))
     })
+}
+
+/// Who listens on the Unix socket with this path, if anybody answers there.
+pub(super) fn at(files: &Files, path: &Path) -> Option<Holder> {
+    let stream = UnixStream::connect(path).ok()?;
+    let pid = getsockopt(&stream, PeerCredentials).ok()?.pid();
+    let name = files.text(&format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(Holder { pid: pid.unsigned_abs(), name: one_line(&name) })
 }
 
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {

@@ -2,10 +2,17 @@
 
 use super::facts::{Facts, Trial};
 use super::report::{Finding, Verdict};
+use crate::config::AdminAddress;
 
 /// A finding for the admin address and for each file.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
-    let admin = facts.admin.iter().map(|(address, trial)| admin(&address.to_string(), trial));
+    let admin = facts.admin.iter().map(|(address, trial)| match address {
+        AdminAddress::Tcp(tcp) if facts.addresses.iter().any(|(it, _)| it.clashes_with(*tcp)) => {
+            Verdict::wrong(format!("{address}: the echo is to listen there"))
+                .advise("choose another --admin")
+        }
+        _ => admin(&address.to_string(), trial),
+    });
     let files = facts.files.iter().map(|(what, path, trouble)| {
         let path = path.display();
         let verdict = match trouble {

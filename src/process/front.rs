@@ -124,7 +124,7 @@ fn new_unix() -> io::Result<Socket> {
 
 /// Whether the file is a socket that nobody listens on. One that does not answer now because its
 /// queue is full is none.
-fn is_stale(path: &Path) -> bool {
+pub fn is_stale(path: &Path) -> bool {
     let is_socket =
         fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     let connect = || new_unix()?.connect(&SockAddr::unix(path)?);

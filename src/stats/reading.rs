@@ -144,7 +144,8 @@ pub(super) fn for_keeps(layout: Layout<'_>) -> ([u64; BLOCK_WORDS], Vec<Sample>)
 
 /// What of a block is gone with its worker, and what stays: moves the counters of `seat` to `former`
 /// and clears it. What the worker could not count any more because it was killed is put right: its
-/// connections have ended, and what they had not been sent they never will be.
+/// connections have ended, and what they had not been sent they never will be. Of the admin process,
+/// which has slot 0 and echoes nothing, only the log lines that it dropped count.
 pub(super) fn settle(seat: Seat<'_>, slot: usize, former: Option<Seat<'_>>) {
     let died = seat.get(Word::Accepted).saturating_sub(seat.sum(CLOSED));
     let gone = seat.get(Word::Sent).saturating_add(seat.get(Word::Abandoned));

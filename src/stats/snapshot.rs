@@ -8,7 +8,7 @@ use super::events::Event;
 use super::histogram::{DURATION_BOUNDS, Histogram, LAG_BOUNDS};
 use super::labels::{AcceptError, Cause, Phase, Reason, SlotState, Stage};
 use super::layout::Layout;
-use super::rates::{self, Rates, Sample};
+use super::rates::{self, Rates};
 use super::reading::{Reading, Sum};
 use super::words::{ACCEPT_ERRORS, BLOCK_WORDS, CLOSED, DURATION, FleetWord, LAG, SlotWord, Word};
 
@@ -174,7 +174,7 @@ impl<K: Serialize> Serialize for Counted<K> {
 impl Snapshot {
     /// Reads all figures. `uptime_ms` is the system's uptime (`CLOCK_MONOTONIC`) now.
     pub fn take(layout: Layout<'_>, uptime_ms: u64) -> Self {
-        let reading = Reading::take(layout);
+        let mut reading = Reading::take(layout);
         let fleet = |word| layout.fleet(word);
         let phase = Phase::numbered(fleet(FleetWord::Phase));
         let workers = WorkerCounts {
@@ -183,7 +183,12 @@ impl Snapshot {
             min_healthy: fleet(FleetWord::MinHealthy),
         };
         let silence_ms = rates::silence_ms(layout, uptime_ms);
-        let serves = matches!(phase, Phase::Serving | Phase::Reloading) && silence_ms < SILENCE_MS;
+        let silent = silence_ms >= SILENCE_MS;
+        if silent {
+            // They do not say what goes on now.
+            reading.samples.iter_mut().for_each(Vec::clear);
+        }
+        let serves = matches!(phase, Phase::Serving | Phase::Reloading) && !silent;
         let (slots, others) = slots(layout, &reading, uptime_ms);
         let total = reading.total();
         Self {
@@ -199,7 +204,7 @@ impl Snapshot {
                 done: fleet(FleetWord::ReloadsDone),
                 failed: fleet(FleetWord::ReloadsFailed),
             },
-            rates: rates_of(&reading.samples[0], uptime_ms),
+            rates: Rates::of(&reading.samples[0]),
             log_lines_dropped: total
                 .get(Word::LogDropped)
                 .saturating_add(fleet(FleetWord::LogDropped)),
@@ -210,9 +215,7 @@ impl Snapshot {
             events: reading.events,
         }
     }
-}
 
-impl Snapshot {
     /// Whether the controller has not been heard of for too long.
     pub fn controller_is_silent(&self) -> bool {
         self.controller_silence_seconds >= seconds(SILENCE_MS)
@@ -240,17 +243,11 @@ fn slots(layout: Layout<'_>, reading: &Reading, uptime_ms: u64) -> (Vec<Slot>, V
             restarts: Counted(
                 causes.map(|(&cause, word)| (cause, word.load(Ordering::Relaxed))).collect(),
             ),
-            rates: rates_of(samples, uptime_ms),
+            rates: Rates::of(samples),
             figures: figures(sum),
         });
     }
     (slots, workers)
-}
-
-/// What was going on, unless the last sample is too old to say what is.
-fn rates_of(samples: &[Sample], uptime_ms: u64) -> Rates {
-    let is_old = |&(at, _): &Sample| uptime_ms.saturating_sub(at) >= SILENCE_MS;
-    if samples.last().is_some_and(is_old) { Rates::default() } else { Rates::of(samples) }
 }
 
 fn worker(words: &[u64; BLOCK_WORDS], uptime_ms: u64) -> Worker {

@@ -96,6 +96,8 @@ fn what_the_daemon_could_not_open_is_wrong() {
     for (options, code, said) in [
         (&["--admin", &*port][..], 1, "is in use"),
         (&["--admin", "unix:/nonexistent/admin"], 1, "/nonexistent/admin"),
+        (&["--admin", "unix:/etc/passwd"], 1, "/etc/passwd is in use"),
+        (&["--admin", "7", "--listen", "127.0.0.1:7"], 1, "the echo is to listen there"),
         (&["--pid-file", "/nonexistent/pid"], 1, "/nonexistent/pid cannot be written"),
         (&["--access-log", "all", "--access-log-file", "/"], 1, "it is a directory"),
         (&["--state-file", "/nonexistent/state"], 0, "/nonexistent/state cannot be written"),

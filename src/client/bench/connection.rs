@@ -73,20 +73,18 @@ pub(super) struct Connection {
     allowed: u64,
     /// Closed loop: when the messages under way were sent, by their number modulo its length.
     stamps: Box<[u64]>,
-    /// Open loop: when each message of its place is due.
+    /// Open loop: when each message is due.
     timetable: Option<Timetable>,
-    /// How many of those were begun on former connections of its place.
-    begun_before: u64,
 }
 
 impl Connection {
-    /// A connection that has begun to connect. `life` counts those of the same number; of the messages
-    /// in the timetable so many were begun in former ones.
+    /// A connection that has begun to connect. `life` counts those of the same number.
     pub(super) fn new(
         stream: TcpStream,
         plan: &Plan,
-        (number, life): (u32, u32),
-        (timetable, begun_before): (Option<Timetable>, u64),
+        number: u32,
+        life: u32,
+        timetable: Option<Timetable>,
     ) -> Self {
         let (allowed, window) = match plan.traffic {
             Traffic::Closed { pipeline } => (u64::from(pipeline) * plan.message, pipeline as usize),
@@ -110,7 +108,6 @@ impl Connection {
             allowed,
             stamps: vec![0; window].into_boxed_slice(),
             timetable,
-            begun_before,
         }
     }
 
@@ -158,13 +155,13 @@ impl Connection {
     pub(super) fn release_due(&mut self, now: u64, plan: &Plan) -> Option<u64> {
         let table = self.timetable.as_ref().filter(|_| self.phase == Phase::Open)?;
         let due = table.due(now);
-        self.allowed = due.saturating_sub(self.begun_before) * plan.message;
+        self.allowed = due * plan.message;
         Some(table.time(due))
     }
 
-    /// How many messages of its place have been begun, on this connection and on former ones.
-    pub(super) fn begun(&self, plan: &Plan) -> u64 {
-        self.begun_before + self.sent.div_ceil(plan.message)
+    /// What is left of its timetable: the messages that have not been begun.
+    pub(super) fn timetable_left(&self, plan: &Plan) -> Option<Timetable> {
+        self.timetable.map(|table| table.after(self.sent.div_ceil(plan.message)))
     }
 
     /// Begins no further message.
@@ -270,8 +267,7 @@ impl Connection {
             Traffic::Open { .. } => {
                 let Some(table) = &self.timetable else { return };
                 for index in before..after {
-                    let due = table.time(self.begun_before + index);
-                    turn.tally.message(now.saturating_sub(due));
+                    turn.tally.message(now.saturating_sub(table.time(index)));
                 }
             }
             Traffic::Closed { pipeline } => {

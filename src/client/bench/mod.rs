@@ -68,6 +68,8 @@ fn drive(plan: &Plan, mut progress: Progress) -> io::Result<Tally> {
     let shared = Shared { plan, clock, stop: &stop };
     let live: Vec<Live> = (0..plan.threads).map(|_| Live::default()).collect();
     let (sender, receiver) = mpsc::channel();
+    // The others are not to run to the end for nothing.
+    let give_up = |_: &io::Error| stop.store(true, Ordering::Relaxed);
     thread::scope(|scope| {
         for (thread, live) in (0..plan.threads).zip(&live) {
             let (sender, shared) = (sender.clone(), &shared);
@@ -75,16 +77,13 @@ fn drive(plan: &Plan, mut progress: Progress) -> io::Result<Tally> {
                 // The other end waits for as long as there is a sender.
                 let _ = sender.send(driver::run(shared, thread, live));
             });
-            // The others are not to run to the end for nothing.
-            begun.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            begun.inspect_err(give_up)?;
         }
         drop(sender);
         let mut sum = Tally::new();
         loop {
             match receiver.recv_timeout(FRAME) {
-                Ok(tally) => {
-                    sum.add(&tally.inspect_err(|_| stop.store(true, Ordering::Relaxed))?);
-                }
+                Ok(tally) => sum.add(&tally.inspect_err(give_up)?),
                 Err(RecvTimeoutError::Timeout) => {
                     progress.update(&live, Duration::from_nanos(clock.now()));
                 }

@@ -20,6 +20,11 @@ impl Timetable {
         Self { first: start + (phase * interval) as u64, interval }
     }
 
+    /// What is left of it when so many messages have been begun.
+    pub(super) fn after(self, begun: u64) -> Self {
+        Self { first: self.time(begun), ..self }
+    }
+
     /// When message `index`, from 0, is due.
     pub(super) fn time(&self, index: u64) -> u64 {
         self.first + (index as f64 * self.interval) as u64
@@ -107,6 +112,15 @@ mod tests {
         assert_eq!(table.due(1_249), 1);
         assert_eq!(table.due(1_250), 2);
         assert_eq!(table.time(4), 2_000);
+    }
+
+    #[test]
+    fn what_is_left_of_a_timetable_is_due_at_the_same_times() {
+        let table = Timetable::new(1_000, 250.0, 0);
+        assert_eq!(table.after(0), table);
+        let left = table.after(3);
+        assert_eq!((left.time(0), left.time(2)), (table.time(3), table.time(5)));
+        assert_eq!((left.due(1_749), left.due(1_750), table.due(1_750)), (0, 1, 4));
     }
 
     #[test]

@@ -43,11 +43,10 @@ impl Driver<'_> {
         let mut stream = socket::connect(self.plan.address, source, None)?;
         let slot = &mut self.slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
-        let timetable = (slot.timetable, slot.begun);
         let token = Token((slot.generation as usize) << 32 | index as usize);
         self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        slot.connection =
-            Some(Connection::new(stream, self.plan, (number, slot.generation), timetable));
+        let (life, timetable) = (slot.generation, slot.timetable);
+        slot.connection = Some(Connection::new(stream, self.plan, number, life, timetable));
         self.present += 1;
         let deadline = self.entry(Task::ConnectDeadline, index, now + PATIENCE);
         self.deadlines.push_back(deadline);
@@ -137,7 +136,7 @@ impl Driver<'_> {
         self.note_arrival(index);
         let slot = &mut self.slots[index as usize];
         if let Some(connection) = slot.connection.take() {
-            slot.begun = connection.begun(self.plan);
+            slot.timetable = connection.timetable_left(self.plan);
         }
         self.present -= 1;
     }
@@ -149,9 +148,9 @@ impl Driver<'_> {
         self.opening.stop();
         (0..self.slots.len() as u32).for_each(|index| self.finish(index));
         for slot in &self.slots {
-            let due = slot.timetable.map_or(0, |table| table.due(now));
-            let begun = slot.connection.as_ref().map_or(slot.begun, |it| it.begun(self.plan));
-            self.tally.unsent += due.saturating_sub(begun);
+            let left = |connection: &Connection| connection.timetable_left(self.plan);
+            let table = slot.connection.as_ref().map_or(slot.timetable, left);
+            self.tally.unsent += table.map_or(0, |table| table.due(now));
         }
     }
 }

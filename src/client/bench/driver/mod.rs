@@ -45,10 +45,8 @@ pub(super) struct Shared<'a> {
 struct Slot {
     connection: Option<Connection>,
     generation: u32,
-    /// Open loop: when its messages are due, one connection after the other.
+    /// Open loop: when the messages are due that no former connection has begun.
     timetable: Option<Timetable>,
-    /// How many were begun on connections that are gone.
-    begun: u64,
 }
 
 /// Whether the run goes on.

@@ -198,6 +198,10 @@ pub enum Fault {
     CrashWhenReady(u32),
     /// The worker never becomes ready.
     HangAtBoot(u32),
+    /// The worker stops itself before it is ready, until SIGCONT.
+    StopAtBoot(u32),
+    /// The controller never steers: the kernel's hash picks the listener.
+    NoSteering,
 }
 
 impl FromStr for Fault {
@@ -209,8 +213,11 @@ impl FromStr for Fault {
             ("crash-at-boot", Ok(slot)) => Ok(Self::CrashAtBoot(slot)),
             ("crash-when-ready", Ok(slot)) => Ok(Self::CrashWhenReady(slot)),
             ("hang-at-boot", Ok(slot)) => Ok(Self::HangAtBoot(slot)),
+            ("stop-at-boot", Ok(slot)) => Ok(Self::StopAtBoot(slot)),
+            _ if text == "no-steering" => Ok(Self::NoSteering),
             _ => Err(ValueError(format!(
-                "'{text}' is not crash-at-boot:SLOT, crash-when-ready:SLOT or hang-at-boot:SLOT"
+                "'{text}' is not crash-at-boot:SLOT, crash-when-ready:SLOT, hang-at-boot:SLOT, \
+                 stop-at-boot:SLOT or no-steering"
             ))),
         }
     }
@@ -222,6 +229,8 @@ impl Display for Fault {
             Self::CrashAtBoot(slot) => write!(f, "crash-at-boot:{slot}"),
             Self::CrashWhenReady(slot) => write!(f, "crash-when-ready:{slot}"),
             Self::HangAtBoot(slot) => write!(f, "hang-at-boot:{slot}"),
+            Self::StopAtBoot(slot) => write!(f, "stop-at-boot:{slot}"),
+            Self::NoSteering => f.write_str("no-steering"),
         }
     }
 }
@@ -252,7 +261,8 @@ mod tests {
         for balance in [Balance::Hash, Balance::LeastConnections] {
             assert_eq!(balance.to_string().parse(), Ok(balance));
         }
-        for fault in [Fault::CrashAtBoot(0), Fault::CrashWhenReady(3), Fault::HangAtBoot(1)] {
+        let of_slots = [Fault::CrashAtBoot(0), Fault::CrashWhenReady(3), Fault::HangAtBoot(1)];
+        for fault in of_slots.into_iter().chain([Fault::StopAtBoot(2), Fault::NoSteering]) {
             assert_eq!(fault.to_string().parse(), Ok(fault));
         }
     }
@@ -264,7 +274,8 @@ mod tests {
 
     #[test]
     fn a_fault_needs_a_known_name_and_a_slot() {
-        for text in ["", "crash-at-boot", "crash-at-boot:", "crash-at-boot:x", "melt:1", ":1"] {
+        let nonsense = ["", "crash-at-boot:", "crash-at-boot:x", "melt:1", ":1", "no-steering:1"];
+        for text in nonsense.into_iter().chain(["crash-at-boot", "no-steering:"]) {
             assert!(text.parse::<Fault>().is_err(), "{text}");
         }
     }

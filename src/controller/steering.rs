@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::Controller;
 use super::supervisor::MOST_SLOTS;
-use crate::config::Balance;
+use crate::config::{Balance, Fault};
 use crate::process::steering;
 
 /// What is attached to each address's group; `None`: nothing.
@@ -51,6 +51,9 @@ impl Controller<'_> {
     pub(super) fn steer(&mut self) {
         // Members of another daemon have positions that we do not know.
         if self.steering.refused || self.config.listen.share_port || self.supervisor.is_starting() {
+            return;
+        }
+        if self.config.faults.contains(&Fault::NoSteering) {
             return;
         }
         let healthy = self.supervisor.healthy();

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use mio::Poll;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, raise};
 use tracing::{error, info, warn};
 
 use self::lifecycle::Stop;
@@ -128,6 +128,9 @@ fn boot_fault(assignment: &Assignment<'_>) {
             Fault::HangAtBoot(slot) if ours.contains(slot) => loop {
                 std::thread::park();
             },
+            Fault::StopAtBoot(slot) if ours.contains(slot) => {
+                let _ = raise(Signal::SIGSTOP);
+            }
             _ => {}
         }
     }

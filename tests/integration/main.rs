@@ -47,6 +47,7 @@ mod signals;
 mod state_file;
 mod statistics;
 mod steering;
+mod steering_alone;
 mod supervision;
 mod systemd;
 mod timeouts;

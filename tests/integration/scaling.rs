@@ -10,7 +10,7 @@ use super::support::{Client, SOON, Server, Turn, ms, proc, secs, wait_for, wait_
 
 /// Sends the signal and waits until it is carried out, as far as the controller is concerned.
 #[track_caller]
-fn scale(server: &Server, signal: Signal, workers: i64) {
+pub(super) fn scale(server: &Server, signal: Signal, workers: i64) {
     let before = server.log.count(": scaled ");
     server.signal(signal);
     let line = wait_for(SOON, "it says that it has scaled", || {

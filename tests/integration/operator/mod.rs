@@ -17,6 +17,7 @@ use crate::support::{SOON, Server, ms, proc, secs, wait_for, wait_until};
 
 pub(crate) mod builds;
 pub(crate) mod manager;
+pub(crate) mod queues;
 pub(crate) mod traffic;
 
 /// From SIGHUP to the last new worker, on a busy machine.

@@ -106,6 +106,8 @@ pub(crate) struct Socket {
     pub(crate) remote: SocketAddr,
     /// Whether it is a listener.
     pub(crate) listens: bool,
+    /// Number of connections that wait at a listener; bytes that wait to be read elsewhere.
+    pub(crate) queued: usize,
     /// Whether the kernel runs a keepalive timer for it.
     pub(crate) keepalive: bool,
 }
@@ -135,6 +137,7 @@ fn socket(line: &str) -> Option<Socket> {
         local: address(fields.get(1)?)?,
         remote: address(fields.get(2)?)?,
         listens: *fields.get(3)? == "0A",
+        queued: usize::from_str_radix(fields.get(4)?.split_once(':')?.1, 16).ok()?,
         keepalive: fields.get(5)?.starts_with("02:"),
         inode: fields.get(9)?.parse().ok()?,
     })

@@ -1,0 +1,100 @@
+//! Steering and the accept queue takeover, each without the other: both keep clients from waiting for
+//! a worker that hangs, so either one hides faults of the other.
+
+use std::collections::BTreeMap;
+
+use nix::sys::signal::Signal;
+
+use super::operator::queues::{LONG_QUEUES, Queues, let_boot, resume_all};
+use super::operator::{freeze, strike, wait_settled};
+use super::scaling::scale;
+use super::support::{Client, SOON, Server, Turn, proc, wait_until};
+
+fn start(turn: &Turn, args: &[&str]) -> Server {
+    turn.start(&[&LONG_QUEUES[..], args].concat())
+}
+
+/// Stops the worker of `victim` and waits until the log says that it does not respond.
+#[track_caller]
+fn freeze_until_noticed(server: &Server, victim: u32) {
+    freeze(server.workers()[&victim]);
+    wait_for_line_of(victim, server, "worker does not respond");
+}
+
+/// Waits for a log line with these words about `slot`.
+#[track_caller]
+fn wait_for_line_of(slot: u32, server: &Server, words: &str) {
+    server.log.wait_for_line(SOON, words, |line| {
+        line.has(words) && line.number("slot") == Some(i64::from(slot))
+    });
+}
+
+/// Connects while nothing but the kernel runs. All connections must wait at other slots than
+/// `victim`, and some at each of them; everybody is served once all workers go on.
+#[track_caller]
+fn assert_steered_away_from(victim: u32, server: &Server) {
+    let queues = Queues::of(server);
+    freeze_until_noticed(server, victim);
+    let (lengths, clients) = queues.fill(server);
+    let avoided = lengths[&victim] == 0;
+    let others: BTreeMap<_, _> = lengths.iter().filter(|(slot, _)| **slot != victim).collect();
+    assert!(avoided, "none waits at slot {victim}, which hangs: {lengths:?}");
+    assert!(others.values().all(|length| **length > 0), "all others take part: {lengths:?}");
+    resume_all(server, None);
+    assert_served(clients);
+    wait_for_line_of(victim, server, "worker responds again");
+}
+
+#[track_caller]
+fn assert_served(mut clients: Vec<Client>) {
+    clients.iter_mut().for_each(|client| client.send(100));
+    clients.iter_mut().for_each(|client| client.expect(100));
+    clients.into_iter().for_each(Client::finish);
+}
+
+#[test]
+fn no_connection_waits_at_a_hung_worker_even_if_nobody_takes_its_queue_over() {
+    let turn = Turn::shared();
+    let server = start(&turn, &["--workers", "4"]);
+    assert_steered_away_from(2, &server);
+    server.stop();
+}
+
+#[test]
+fn steering_knows_the_order_of_listeners_after_one_has_left_from_their_midst() {
+    let turn = Turn::shared();
+    let faults = ["--fault", "stop-at-boot:2", "--fault", "stop-at-boot:3"];
+    let server = start(&turn, &[&["--workers", "1"][..], &faults].concat());
+    (2..=4).for_each(|workers| scale(&server, Signal::SIGTTIN, workers));
+    wait_until(SOON, "slot 4 listens", || server.logged_workers().contains_key(&4));
+    let_boot(&server, 2);
+    let_boot(&server, 3);
+    // The listeners' order is 1, 4, 2, 3. The last one moves into the gap that the second leaves.
+    scale(&server, Signal::SIGTTOU, 3);
+    wait_settled(&server, 3);
+    assert_steered_away_from(2, &server);
+    // Another one joins them: 1, 3, 2, 4.
+    scale(&server, Signal::SIGTTIN, 4);
+    wait_until(SOON, "slot 4 has a worker again", || {
+        server.workers().get(&4).is_some_and(|pid| server.logged_workers()[&4] == *pid)
+    });
+    assert_steered_away_from(3, &server);
+    server.stop();
+}
+
+#[test]
+fn without_steering_the_accept_queue_takeover_serves_what_waits_at_a_hung_worker() {
+    let turn = Turn::shared();
+    let server = start(&turn, &["--workers", "2", "--fault", "no-steering"]);
+    let workers = server.workers();
+    let queues = Queues::of(&server);
+    freeze_until_noticed(&server, 2);
+    let (lengths, clients) = queues.fill(&server);
+    assert!(lengths[&2] > 0, "there is no steering: {lengths:?}");
+    resume_all(&server, Some(2));
+    assert_served(clients);
+    assert!(proc::is_stopped(workers[&2]), "a sibling has served them");
+    strike(workers[&2], Signal::SIGCONT);
+    server.log.wait_for(SOON, "worker responds again");
+    server.stop();
+}

@@ -7,6 +7,7 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::operator::queues::{Queues, resume_all};
 use super::operator::traffic::{TRANSFERS, under_traffic, under_visits};
 use super::operator::{ConfigFile, census, descriptors_of, freeze, reload, strike, wait_settled};
 use super::support::pattern::Dice;
@@ -109,6 +110,33 @@ fn what_was_passed_to_a_worker_that_dies_is_served_by_its_successor() {
         clients.iter_mut().for_each(|client| client.expect(1000));
         clients.into_iter().for_each(Client::finish);
     }
+    server.stop();
+}
+
+#[test]
+fn a_full_handoff_queue_costs_nobody_the_connection() {
+    const CLIENTS: usize = 2600;
+    let turn = Turn::alone();
+    let args = [&LEAST[..], &["--workers", "2", "--connection-backlog", "4096"]].concat();
+    let server = turn.start(&args);
+    let (workers, queues) = (server.workers(), Queues::of(&server));
+    let idle = descriptors_of(workers[&1]);
+    // Nobody notices that worker 2 stands still, so its sibling goes on handing connections to it.
+    freeze(server.controller());
+    freeze(workers[&2]);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+    wait_until(SOON, "worker 1 has accepted what it can", || queues.lengths()[&1] == 0);
+    let accepted = CLIENTS - queues.lengths()[&2];
+    wait_until(SOON, "worker 1 keeps most of them: the handoff queue is full", || {
+        descriptors_of(workers[&1]) > idle + accepted * 2 / 3
+    });
+    resume_all(&server, None);
+    let lost =
+        |client: &mut Client| client.try_send(100).and_then(|()| client.try_expect(100)).is_err();
+    let lost = clients.iter_mut().filter_map(|client| lost(client).then_some(())).count();
+    assert_eq!(lost, 0, "of {accepted} connections that worker 1 accepted");
+    assert_eq!(spread(&server, CLIENTS).len(), 2);
+    clients.into_iter().for_each(Client::finish);
     server.stop();
 }
 

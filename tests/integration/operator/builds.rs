@@ -32,6 +32,11 @@ impl Installation {
         self.path("tcp-echo")
     }
 
+    /// The directory that it lies in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The program under test, out of the way of replacements.
     pub(crate) fn original(&self) -> PathBuf {
         self.path("this")

@@ -108,6 +108,7 @@ impl Controller<'_> {
             // A queue that is being emptied is not handed over.
             None if self.reload.wanted && self.supervisor.is_steady() && self.heirs.is_empty() => {
                 self.reload.wanted = false;
+                self.invocation.look_up_again();
                 info!(program = %self.invocation.program.display(), "reloading");
                 self.record(Kind::Reloading, 0, 0);
                 // Even one that is over in a moment must be announced.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{AccessFlags, access};
 
 use super::signals::SignalMask;
 
@@ -41,11 +42,23 @@ impl Invocation {
     pub fn again(program: PathBuf) -> Self {
         Self { program, arguments: env::args_os().collect() }
     }
+
+    /// Looks up a program that was named without a slash in `PATH` again. If nothing is found, the
+    /// file stays as it is.
+    pub fn look_up_again(&mut self) {
+        let name = self.arguments.first().map(Path::new);
+        let bare = name.filter(|name| name.components().count() == 1);
+        if let Some(file) = bare.and_then(find_in_path) {
+            self.program = file;
+        }
+    }
 }
 
 fn find_in_path(name: &Path) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    let found = env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    // A file that may not be executed is passed over, as by execvp(3).
+    let is_program = |file: &PathBuf| file.is_file() && access(file, AccessFlags::X_OK).is_ok();
+    let found = env::split_paths(&path).map(|folder| folder.join(name)).find(is_program);
     found.and_then(|file| std::path::absolute(file).ok())
 }
 

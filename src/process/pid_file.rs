@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -111,8 +111,9 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Somebody may have removed ours, and another instance made its own.
-        if is_in_place(&self.file, &self.path) {
+        // Somebody may have removed ours, and another instance made its own; or another program,
+        // which knows nothing of the lock, has written its pid over ours.
+        if is_in_place(&self.file, &self.path) && names_this_process(&self.file) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -128,6 +129,14 @@ fn is_in_place(file: &File, path: &Path) -> bool {
     let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
     let ours = file.metadata().ok().map(identity);
     ours.is_some() && ours == std::fs::metadata(path).ok().map(identity)
+}
+
+/// Returns `true` if the file holds the pid of this process.
+fn names_this_process(file: &File) -> bool {
+    let mut bytes = [0; 64];
+    let length = file.read_at(&mut bytes, 0).unwrap_or(0);
+    let text = std::str::from_utf8(&bytes[..length]).unwrap_or_default();
+    text.trim().parse() == Ok(std::process::id())
 }
 
 /// Whether nothing stands in it but a number.

@@ -7,6 +7,7 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::operator::reload;
 use super::support::{SOON, Server, Turn, proc, secs, wait_for, wait_until};
 
 fn pid_in(path: &Path) -> Option<i32> {
@@ -77,6 +78,37 @@ fn what_is_no_pid_file_is_left_alone() {
     }
     assert_eq!(fs::read_to_string(path("notes")).unwrap(), "precious\n");
     assert!(Path::new("/dev/null").exists());
+}
+
+#[test]
+fn a_pid_file_that_another_instance_has_made_meanwhile_is_left_in_place() {
+    let turn = Turn::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tcp-echo.pid");
+    let start = || turn.start(&["--workers", "1", "--pid-file", path.to_str().unwrap()]);
+    let first = start();
+    fs::remove_file(&path).unwrap();
+    let second = start();
+    reload(&first);
+    first.stop();
+    assert_eq!(pid_in(&path), Some(second.controller()), "the file is the second instance's");
+    second.stop();
+    assert!(!path.exists(), "its owner removes it");
+}
+
+#[test]
+fn a_pid_file_that_names_another_process_by_the_end_is_left_in_place() {
+    let turn = Turn::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tcp-echo.pid");
+    let server = turn.start(&["--workers", "1", "--pid-file", path.to_str().unwrap()]);
+    let inode = fs::metadata(&path).unwrap().ino();
+    // In the same file: by a script that knows nothing of the lock.
+    fs::write(&path, format!("{}\n", std::process::id())).unwrap();
+    reload(&server);
+    server.stop();
+    assert_eq!(pid_in(&path), Some(std::process::id() as i32), "the file names us");
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Queues {
     /// The number of connections that wait at the listener of each slot.
     pub(crate) fn lengths(&self) -> BTreeMap<u32, usize> {
         let slot = |socket: proc::Socket| Some((*self.slots.get(&socket.inode)?, socket.queued));
-        proc::sockets().into_iter().filter(|socket| socket.listens).filter_map(slot).collect()
+        proc::listeners().into_iter().filter_map(slot).collect()
     }
 
     /// Stops the controller and all workers, so that the kernel alone decides by what is attached,

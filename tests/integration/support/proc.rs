@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -119,6 +120,18 @@ pub(crate) fn sockets() -> Vec<Socket> {
     text.iter().flat_map(|table| table.lines()).filter_map(socket).collect()
 }
 
+/// All TCP listeners, IPv4 and IPv6. They come first in the tables, and what comes behind them, which
+/// may be tens of thousands of lines, is not read.
+pub(crate) fn listeners() -> Vec<Socket> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::File::open);
+    let listeners = |table| {
+        let lines = BufReader::new(table).lines().skip(1);
+        let sockets = lines.map_while(|line| socket(&line.ok()?));
+        sockets.take_while(|socket| socket.listens)
+    };
+    tables.into_iter().flatten().flat_map(listeners).collect()
+}
+
 /// The listeners that a process holds open.
 pub(crate) fn listeners_of(pid: i32) -> Vec<Socket> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
@@ -126,8 +139,7 @@ pub(crate) fn listeners_of(pid: i32) -> Vec<Socket> {
     let inodes: Vec<u64> = names
         .filter_map(|name| name.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
         .collect();
-    let all = sockets().into_iter();
-    all.filter(|socket| socket.listens && inodes.contains(&socket.inode)).collect()
+    listeners().into_iter().filter(|socket| inodes.contains(&socket.inode)).collect()
 }
 
 /// One line of /proc/net/tcp: number, local, remote, state, queues, timer, ..., inode.

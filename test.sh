@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change goes in. Steps whose tools are not installed are skipped.
+# Everything that must hold before a change goes in. Steps whose tools are not installed are skipped, or
+# fail with --strict.
 set -u -o pipefail
 
 usage() {
@@ -8,7 +9,7 @@ Usage: ./test.sh [OPTIONS]
 
 Checks format, lints, documentation, tests, dependencies and scripts, and runs
 the daemon under valgrind and, where a Docker engine answers, in a container.
-Exits with 0 when nothing has failed.
+Exits with 0 when nothing has failed. The summary names every skipped test.
 
 Options:
   --docker       Build every image and try all that is done with them: compose,
@@ -18,18 +19,20 @@ Options:
   --no-memcheck  Skip the runs under valgrind
   --long         Longer runs: the integration tests three times over, and a minute
                  of fuzzing where cargo-fuzz and a nightly toolchain are installed
+  --strict       Fail tests whose tools are not installed instead of skipping them
   --help         Print this text
 
 TCP_ECHO_BIN=/path/to/tcp-echo runs the integration tests against that program.
 EOF
 }
 
-memcheck=yes docker=no long=no
+memcheck=yes docker=no long=no strict=no
 for option in "$@"; do
     case $option in
         --docker) docker=yes ;;
         --no-memcheck) memcheck=no ;;
         --long) long=yes ;;
+        --strict) strict=yes ;;
         --help) usage && exit 0 ;;
         *) echo "test.sh: unknown option '$option' (see --help)" >&2 && exit 2 ;;
     esac
@@ -61,15 +64,27 @@ trap 'exit 143' TERM
 # shellcheck source=tests/steps.sh
 . tests/steps.sh
 
+# Tests that were skipped within a step; see `count_skip`.
+skips=$tmp/skips
+: >"$skips"
+
+# A full table drops connections of every program, which looks like faults of the daemon.
+conntrack=/proc/sys/net/netfilter/nf_conntrack
+if { read -r count <"${conntrack}_count" && read -r most <"${conntrack}_max"; } 2>/dev/null &&
+    ((most > 0 && count >= most)); then
+    echo "test.sh: the connection-tracking table is full ($count of $most entries): tests will fail" >&2
+fi
+
+
 # --- The steps -----------------------------------------------------------------------------------
 
 format() {
-    cargo fmt --version &>/dev/null || { skip "rustfmt is not installed"; return; }
+    cargo fmt --version &>/dev/null || { lack rustfmt; return; }
     cargo fmt --check
 }
 
 lints() {
-    cargo clippy --version &>/dev/null || { skip "clippy is not installed"; return; }
+    cargo clippy --version &>/dev/null || { lack clippy; return; }
     cargo clippy --locked --all-targets -- -D warnings
 }
 
@@ -78,9 +93,12 @@ documentation() {
 }
 
 tests() {
-    cargo test --locked || return
-    [[ $long == yes ]] || return 0
-    local round
+    local round code
+    local -x TCP_ECHO_SKIPS=$skips
+    cargo test --locked | tee "$tmp/tests"
+    code=$?
+    sed -n "s/^test \(.*\) \.\.\. \(ignored.*\)/$SKIPPED \1 (\2)/p" "$tmp/tests" >>"$skips"
+    [[ $code == 0 && $long == yes ]] || return $code
     for round in 2 3; do
         echo "--- round $round"
         cargo test --locked --test integration || return
@@ -90,23 +108,23 @@ tests() {
 fuzzing() {
     [[ $long == yes ]] || { skip "needs --long"; return; }
     cargo +nightly fuzz --version &>/dev/null ||
-        { skip "cargo-fuzz or a nightly toolchain is not installed"; return; }
+        { lack "cargo-fuzz or a nightly toolchain"; return; }
     cargo +nightly fuzz run admin -- -max_total_time=60 -max_len=16384
 }
 
 dependencies() {
-    cargo deny --version &>/dev/null || { skip "cargo-deny is not installed"; return; }
+    cargo deny --version &>/dev/null || { lack cargo-deny; return; }
     cargo deny --locked check bans licenses sources
 }
 
 advisories() {
-    cargo deny --version &>/dev/null || { skip "cargo-deny is not installed"; return; }
+    cargo deny --version &>/dev/null || { lack cargo-deny; return; }
     cargo deny fetch db &>/dev/null || { skip "the advisory database cannot be fetched"; return; }
     cargo deny --locked check advisories
 }
 
 shell_scripts() {
-    command -v shellcheck >/dev/null || { skip "shellcheck is not installed"; return; }
+    command -v shellcheck >/dev/null || { lack shellcheck; return; }
     local scripts
     mapfile -t scripts < <(find . -name '*.sh' -not -path './target/*' -not -path './vendor/*')
     shellcheck .ci/run deploy/debian/postinst deploy/debian/prerm deploy/debian/postrm "${scripts[@]}"
@@ -208,7 +226,7 @@ memory() {
     [[ $memcheck == yes ]] || { skip "--no-memcheck"; return; }
     local tool binary
     for tool in valgrind setsid; do
-        command -v $tool >/dev/null || { skip "$tool is not installed"; return; }
+        command -v $tool >/dev/null || { lack $tool; return; }
     done
     binary=$(debug_binary) && start_under_valgrind "$binary" && life && return
     echo "--- log of the daemon"
@@ -220,9 +238,10 @@ memory() {
 
 # part SCRIPT [OPTION...]: a test of its own, and its reason where it is skipped.
 part() {
+    local -x TCP_ECHO_SKIPS=$skips
     "$@" | tee "$tmp/part"
     local code=${PIPESTATUS[0]}
-    ((code != SKIPPED)) || skip "$(tail -n 1 "$tmp/part")"
+    reason=$(tail -n 1 "$tmp/part")
     return "$code"
 }
 
@@ -262,4 +281,7 @@ step "deployment: tests/deploy.sh" deployment
 step "package: tests/package.sh" package
 step "containers: tests/docker.sh" containers
 
+while read -r kind line; do
+    count_skip "$kind" "$line"
+done < <(sort -u "$skips")
 sum_up

@@ -20,8 +20,8 @@ rust_of_ones_own() {
 
 # provide ID [SET]: installs a set of packages on the distribution that calls itself ID.
 #
-# A script says before what the packages are called there: $build, $rust, $lints, $nc, $tools; and how
-# they are handled: `installed PACKAGE...`, `fetch PACKAGE...`, and `prepare_rust`, if Rust needs it.
+# A script says before what the packages are called there: $build, $rust, $lints, $nc, $tools, $checks;
+# and how they are handled: `installed PACKAGE...`, `fetch PACKAGE...`, and `prepare_rust`, if Rust needs it.
 provide() {
     script=requirements/$1.sh
     set_wanted=${2:-all}
@@ -40,10 +40,11 @@ provide() {
 
     case $set_wanted in
         nc) packages=$nc ;;
+        checks) packages=$checks ;;
         build) packages="$build $rust" ;;
         all) packages="$build $rust $lints $nc $tools" ;;
         *)
-            echo "$script: unknown set '$set_wanted': all, build or nc" >&2
+            echo "$script: unknown set '$set_wanted': all, build, checks or nc" >&2
             exit 2
             ;;
     esac
@@ -72,6 +73,13 @@ provide() {
         echo "$script: there is no Rust 1.$oldest or newer among the packages: get one with rustup" >&2
         exit 1
     fi
+    [ "$set_wanted" != checks ] || cargo deny --version >/dev/null 2>&1 || install_cargo_deny
+}
+
+# Installs the newest cargo-deny, or the last one that the oldest Rust builds.
+install_cargo_deny() {
+    unset CARGO_TARGET_DIR
+    cargo install --locked cargo-deny || cargo install --locked cargo-deny@0.18.3
 }
 
 # Packages of Rust need nothing more.

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Debian 13: its own rustc and cargo, 1.85, suffice. An older Debian needs those of rustup.
+# Debian 12 has no kubectl that is new enough for the overlay.
 set -eu
 
 build="gcc libc6-dev ca-certificates"
@@ -7,6 +8,8 @@ rust="cargo rustc"
 lints="rustfmt rust-clippy"
 nc="netcat-openbsd"
 tools="valgrind shellcheck procps util-linux iproute2 strace debootstrap"
+checks="chromium-headless-shell prometheus python3-prometheus-client python3-yaml man-db systemd curl fish zsh
+    lintian"
 
 installed() {
     dpkg -s "$@" >/dev/null 2>&1

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Fedora 42: its own Rust is 1.86 or newer, and suffices. The static program needs glibc-static.
+# lintian is not among its packages.
 set -eu
 
 build="gcc glibc-devel glibc-static ca-certificates"
@@ -7,6 +8,7 @@ rust="cargo rust"
 lints="rustfmt clippy"
 nc="netcat"
 tools="valgrind ShellCheck procps-ng util-linux iproute strace diffutils debootstrap"
+checks="chromium golang-github-prometheus python3-prometheus_client python3-pyyaml man-db systemd fish zsh"
 
 installed() {
     rpm --query "$@" >/dev/null 2>&1

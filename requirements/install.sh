@@ -2,9 +2,10 @@
 # Installs what building, testing and developing needs, with the script of this distribution.
 #
 # Usage: requirements/install.sh [SET]
-#   all    everything; the default
-#   build  what `cargo build` needs
-#   nc     a netcat, and nothing else
+#   all     what building, testing and developing needs; the default
+#   build   what `cargo build` needs
+#   checks  what further checks of test.sh need: a browser, Prometheus, cargo-deny; large, and needs `all`
+#   nc      a netcat, and nothing else
 set -eu
 
 here=$(dirname "$0")

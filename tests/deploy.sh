@@ -78,7 +78,7 @@ configuration_file() {
 manual_pages() {
     local tool page text option section
     for tool in man groff col; do
-        command -v $tool >/dev/null || { skip "$tool is not installed"; return; }
+        command -v $tool >/dev/null || { lack $tool; return; }
     done
     for page in "$tmp"/assets/*.1; do
         man --warnings --encoding=UTF-8 --local-file "$page" 2>"$tmp/warnings" | col -b >"$tmp/page"
@@ -104,7 +104,11 @@ manual_pages() {
 }
 
 completions() {
-    tests/deploy/completions.sh "$tmp/assets"
+    local shell
+    tests/deploy/completions.sh "$tmp/assets" || return
+    for shell in fish zsh; do
+        command -v $shell >/dev/null || { lack $shell; return; }
+    done
 }
 
 # --- Kubernetes ----------------------------------------------------------------------------------
@@ -119,6 +123,7 @@ render() {
 
 rendered() {
     if ! command -v kustomize >/dev/null && ! command -v kubectl >/dev/null; then
+        # Debian 12 has only a kubectl that is too old for the overlay.
         skip "neither kustomize nor kubectl is installed"
         return
     fi
@@ -164,19 +169,22 @@ schemas() {
 
 manifests_fit() {
     [[ -s $tmp/overlay.yaml ]] || { skip "nothing is rendered"; return; }
-    local python=python3
-    if ! $python -c 'import yaml' 2>/dev/null; then
-        python=$cache/kubernetes-validate/bin/python
-        [[ -x $python ]] || { skip "PyYAML is not installed"; return; }
-    fi
-    $python tests/deploy/manifests.py "$tmp/base.yaml" "$tmp/overlay.yaml" "$program"
+    local python
+    # PATH may begin with another Python than the distribution's.
+    for python in python3 /usr/bin/python3 "$cache/kubernetes-validate/bin/python"; do
+        if "$python" -c 'import yaml' 2>/dev/null; then
+            "$python" tests/deploy/manifests.py "$tmp/base.yaml" "$tmp/overlay.yaml" "$program"
+            return
+        fi
+    done
+    lack PyYAML
 }
 
 # --- systemd -------------------------------------------------------------------------------------
 
 units() {
     local version
-    command -v systemd-analyze >/dev/null || { skip "systemd-analyze is not installed"; return; }
+    command -v systemd-analyze >/dev/null || { lack systemd-analyze; return; }
     version=$(systemd-analyze --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
     # Those before do not know what stands there.
     ((version >= 254)) || { skip "systemd $version is too old, tests/package.sh does it with a newer one"; return; }
@@ -192,7 +200,7 @@ units() {
 }
 
 alerts() {
-    command -v promtool >/dev/null || { skip "promtool (of Prometheus) is not installed"; return; }
+    command -v promtool >/dev/null || { lack "promtool (of Prometheus)"; return; }
     promtool test rules tests/deploy/alerts.yml
 }
 

@@ -1,38 +1,54 @@
 # Sourced by test.sh and the scripts beside this one: steps that are counted, and waiting for evidence.
 # shellcheck shell=bash
 
-# --- Steps: each is a function that returns 0, or calls `skip`, or fails -------------------------
+# --- Steps: each is a function that returns 0, or calls `skip` or `lack`, or fails ---------------
 
-SKIPPED=77
-reason=
+SKIPPED=77 LACKING=78
+reason='' outcome=''
 
-# The last command of a step that cannot be taken.
+# The last command of a step that is impossible on this machine, or that was not requested.
 skip() {
     reason=$1
     return $SKIPPED
 }
 
-passed=0 failed=0 skipped=0
+# The last command of a step that needs WHAT, which this machine could have: --strict fails it.
+lack() {
+    reason="$1 is not installed"
+    return $LACKING
+}
+
+passed=0 failed=0 skipped=0 strict=${strict:-no}
 summary=()
+
+# count_skip SKIPPED|LACKING LINE: counts a skipped test. If a file TCP_ECHO_SKIPS is named, the line is
+# appended there for the script that runs this one.
+count_skip() {
+    if [[ $strict == yes && $1 == "$LACKING" ]]; then
+        ((failed += 1))
+        summary+=("FAILED   $2")
+    else
+        ((skipped += 1))
+        summary+=("skipped  $2")
+    fi
+    [[ -z ${TCP_ECHO_SKIPS:-} ]] || echo "$1 $2" >>"$TCP_ECHO_SKIPS"
+}
 
 # step NAME FUNCTION [ARGUMENT...]
 step() {
-    local name=$1 began=$SECONDS code
+    local name=$1 began=$SECONDS
     shift
     reason=
     echo "==> $name"
     "$@"
-    code=$?
+    outcome=$?
     local took="$((SECONDS - began)) s"
-    case $code in
+    case $outcome in
         0)
             ((passed += 1))
             summary+=("passed   $name ($took)")
             ;;
-        "$SKIPPED")
-            ((skipped += 1))
-            summary+=("skipped  $name ($reason)")
-            ;;
+        "$SKIPPED" | "$LACKING") count_skip $outcome "$name ($reason)" ;;
         *)
             ((failed += 1))
             summary+=("FAILED   $name ($took)")

@@ -17,11 +17,11 @@ part_dev() {
 compose_with() {
     case $1 in
         docker-compose)
-            command -v docker-compose >/dev/null || { skip "docker-compose is not installed"; return; }
+            command -v docker-compose >/dev/null || { lack docker-compose; return; }
             compose=(docker-compose)
             ;;
         plugin)
-            plugin compose || { skip "the plugin compose is not installed"; return; }
+            plugin compose || { lack "the plugin compose"; return; }
             compose=(docker compose)
             ;;
     esac
@@ -118,11 +118,11 @@ observability() {
         sed "s/^/$compose, observability: /" "$tmp/services"
         [[ $(<"$tmp/services") == "grafana prometheus tcp-echo" ]] || return
     done
-    [[ $known == yes ]] || { skip "neither docker-compose nor the plugin compose is installed"; return; }
+    [[ $known == yes ]] || { lack "docker-compose or the plugin compose"; return; }
     docker stack config --compose-file docker-compose.yml 2>"$tmp/stack" >/dev/null || { cat "$tmp/stack"; return 1; }
     echo "docker stack reads docker-compose.yml"
-    command -v python3 >/dev/null || return 0
+    command -v python3 >/dev/null || { lack python3; return; }
     python3 -m json.tool deploy/observability/tcp-echo.json >/dev/null || return
-    command -v promtool >/dev/null || { echo "promtool is not installed: prometheus.yml is not checked"; return 0; }
+    command -v promtool >/dev/null || { lack promtool; return; }
     promtool check config deploy/observability/prometheus.yml
 }

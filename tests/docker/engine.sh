@@ -13,6 +13,7 @@ give_up() {
     exit "$SKIPPED"
 }
 
+# An engine is more than a package: without one, nothing is lacking.
 engine_or_skip() {
     command -v docker >/dev/null || give_up "docker is not installed"
     timeout 20 docker version >/dev/null 2>&1 || give_up "no Docker engine answers"

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use super::operator::reload;
 use super::support::browser::Browser;
 use super::support::http::admin_of;
-use super::support::{Turn, alongside, load, ms, secs, skip, try_for};
+use super::support::{Turn, alongside, lack, load, ms, secs, try_for};
 
 /// The number that a chart's heading shows.
 fn chart(browser: &mut Browser, name: &str) -> f64 {
@@ -20,7 +20,7 @@ fn chart(browser: &mut Browser, name: &str) -> f64 {
 fn a_person_sees_what_happens() {
     let turn = Turn::alone();
     let Some(mut browser) = Browser::start() else {
-        return skip("no Chromium is installed");
+        return lack("Chromium");
     };
     let args =
         ["--workers", "3", "--admin", "0", "--worker-timeout", "60", "--drain-timeout", "20s"];
@@ -105,7 +105,7 @@ fn starve_until(pid: i32, what: &str, mut holds: impl FnMut() -> bool) {
 fn one_sees_that_a_worker_is_full_overloaded_or_drains() {
     let turn = Turn::alone();
     let Some(mut browser) = Browser::start() else {
-        return skip("no Chromium is installed");
+        return lack("Chromium");
     };
     let limits = ["--max-concurrent-connections", "3", "--graceful-timeout", "30s"];
     let mut server = turn.start(&[&["--workers", "1", "--admin", "0"][..], &limits].concat());

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::operator::{free_port, reload, strike};
 use super::support::http::{Http, admin_of, get};
-use super::support::{Turn, secs, skip, try_for, wait_until};
+use super::support::{Turn, lack, secs, try_for, wait_until};
 
 /// Runs a program over `text`; nothing where it is not installed.
 fn over(mut command: Command, text: &str) -> Option<(bool, String)> {
@@ -46,40 +46,41 @@ fn promtool_has_nothing_to_say() {
     let mut promtool = Command::new("promtool");
     promtool.args(["check", "metrics"]);
     match over(promtool, &classic) {
-        None => skip("promtool is not installed (package prometheus)"),
+        None => lack("promtool"),
         Some((good, said)) => assert!(good && said.trim().is_empty(), "{said}\n{classic}"),
     }
+}
+
+/// Returns the first Python that has the client: PATH may begin with another than the distribution's.
+fn python_with_the_client() -> Option<&'static str> {
+    ["python3", "/usr/bin/python3"].into_iter().find(|python| {
+        let probe = Command::new(python).args(["-c", "import prometheus_client"]).output();
+        probe.is_ok_and(|output| output.status.success())
+    })
 }
 
 #[test]
 fn the_python_client_reads_both_forms() {
     const READ: &str = "\
 import sys
-try:
-    from prometheus_client import parser
-    from prometheus_client.openmetrics import parser as openmetrics
-except ImportError:
-    print('missing'); sys.exit(0)
+from prometheus_client import parser
+from prometheus_client.openmetrics import parser as openmetrics
 parse = (openmetrics if sys.argv[1] == 'open' else parser).text_string_to_metric_families
 families = list(parse(sys.stdin.read()))
 assert len(families) > 30, len(families)
 assert all(family.type != 'unknown' and family.documentation for family in families), families
 print('read', sum(len(family.samples) for family in families))
 ";
+    let Some(python) = python_with_the_client() else {
+        return lack("the Python package prometheus_client");
+    };
     let turn = Turn::shared();
     let (classic, open) = both_forms(&turn);
     for (form, text) in [("classic", &classic), ("open", &open)] {
-        let mut python = Command::new("python3");
-        python.args(["-c", READ, form]);
-        match over(python, text) {
-            None => return skip("python3 is not installed"),
-            Some((true, said)) if said.starts_with("missing") => {
-                return skip("the Python package prometheus_client is not installed");
-            }
-            Some((good, said)) => {
-                assert!(good && said.starts_with("read "), "{form}: {said}\n{text}");
-            }
-        }
+        let mut command = Command::new(python);
+        command.args(["-c", READ, form]);
+        let (good, said) = over(command, text).expect("it has just run");
+        assert!(good && said.starts_with("read "), "{form}: {said}\n{text}");
     }
 }
 
@@ -145,7 +146,7 @@ fn a_real_prometheus_scrapes_it() {
     let turn = Turn::shared();
     let server = turn.start(&["--workers", "2", "--admin", "0"]);
     let Some(prometheus) = Prometheus::start(admin_of(&server)) else {
-        return skip("prometheus is not installed");
+        return lack("prometheus");
     };
     prometheus.wait("up", 1.0);
     for _ in 0..10 {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::operator::ConfigFile;
 use super::refusals::unprivileged;
 use super::support::launch::Outcome;
-use super::support::{Client, Launch, SOON, Turn, permitted, skip, wait_until};
+use super::support::{Client, Launch, SOON, Turn, lack, permitted, skip, wait_until};
 
 /// Nothing is said of an address then but that it is free.
 const ANYWHERE: [&str; 4] = ["--listen", "127.0.0.1:0", "--workers", "2"];
@@ -251,7 +251,7 @@ fn a_low_port_needs_the_privilege() {
     let options = ["--port", port.as_str()];
     if nix::unistd::geteuid().is_root() {
         if Command::new("setpriv").arg("--version").output().is_err() {
-            return skip("root without setpriv cannot give up its rights");
+            return lack("setpriv");
         }
         Findings::of(doctor(&turn, &options)).assert_has("note", "low ports", &[&port, "permits"]);
         let directory = tempfile::tempdir().unwrap();

@@ -1,6 +1,5 @@
 //! The same as an unprivileged user, and as PID 1 of a pid namespace.
 
-use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
@@ -12,7 +11,7 @@ use super::operator::{
     REFUSED, assert_all_new, descriptors_of, freeze, hang_up_and_wait, refused_reload, reload,
     strike, wait_settled,
 };
-use super::support::{SOON, Server, Turn, assert_between, ms, proc, secs, skip, wait_until};
+use super::support::{SOON, Server, Turn, assert_between, ms, permitted, proc, secs, wait_until};
 
 /// `unshare` with what makes its first process PID 1 of a new namespace.
 const NAMESPACE: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
@@ -23,12 +22,7 @@ const NOBODY: [&str; 6] = ["setpriv", "--reuid", "65534", "--regid", "65534", "-
 const ARGS: [&str; 6] = ["--workers", "2", "--idle-timeout", "60", "--drain-spread", "500ms"];
 
 fn is_impossible(wrapper: &[&str]) -> bool {
-    let probe = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
-    let impossible = !probe.is_ok_and(|output| output.status.success());
-    if impossible {
-        skip(&format!("{} is not permitted here", wrapper[0]));
-    }
-    impossible
+    !permitted(&[wrapper, &["true"]].concat())
 }
 
 /// Starts what is installed as nobody; nothing where that is not permitted.

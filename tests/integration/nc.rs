@@ -3,14 +3,14 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 
-use super::support::{SOON, Turn, skip, wait_for};
+use super::support::{SOON, Turn, lack, wait_for};
 
 /// Starts the machine's `nc -N`, or says that there is none.
 fn nc(args: &[&str]) -> Option<Child> {
     let help = Command::new("nc").arg("-h").output();
     let half_closes = |text: &[u8]| String::from_utf8_lossy(text).contains("-N");
     if !help.is_ok_and(|output| half_closes(&output.stderr) || half_closes(&output.stdout)) {
-        skip("there is no nc that knows -N");
+        lack("nc with -N");
         return None;
     }
     let mut command = Command::new("nc");

@@ -1,23 +1,16 @@
 //! As PID 1 of a container: signals work although the kernel ignores what is not handled, and
 //! strangers that were left behind are reaped.
 
-use std::process::Command;
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::support::{Launch, SOON, Server, Turn, proc, skip, wait_for, wait_until};
+use super::support::{Launch, SOON, Server, Turn, permitted, proc, wait_for, wait_until};
 
 /// `unshare` with what makes its first process PID 1 of a new namespace.
 const NAMESPACE: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
 
 fn namespaces_are_missing() -> bool {
-    let probe = Command::new(NAMESPACE[0]).args(&NAMESPACE[1..]).arg("true").output();
-    let missing = !probe.is_ok_and(|output| output.status.success());
-    if missing {
-        skip("pid namespaces are not permitted here");
-    }
-    missing
+    !permitted(&[&NAMESPACE[..], &["true"]].concat())
 }
 
 /// Waits until the server serves and finds out who PID 1 of its namespace is.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::support::{SOON, Turn, proc, skip, wait_until};
+use super::support::{SOON, Turn, lack, proc, wait_until};
 
 #[test]
 fn every_process_has_its_title() {
@@ -63,7 +63,7 @@ fn by_default_there_is_a_worker_for_each_usable_processor() {
     assert_eq!(server.workers().len(), usable);
     server.stop();
     if Command::new("taskset").arg("--version").output().is_err() {
-        return skip("there is no taskset");
+        return lack("taskset");
     }
     let all = processors_of(std::process::id() as i32);
     let first: String = all.chars().take_while(char::is_ascii_digit).collect();

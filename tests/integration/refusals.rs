@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::support::launch::{Launch, Outcome, binary};
-use super::support::{Turn, secs, skip};
+use super::support::{Turn, lack, secs, skip};
 
 /// One line that begins with the program's name or with a log level, and says what is wrong.
 #[track_caller]
@@ -90,7 +90,7 @@ fn a_privileged_port_without_the_right_is_named() {
         return assert_refused(&turn.launch(&arguments).run(), &[&port, "ermission"]);
     }
     if Command::new("setpriv").arg("--version").output().is_err() {
-        return skip("root without setpriv cannot give up its rights");
+        return lack("setpriv");
     }
     let directory = tempfile::tempdir().unwrap();
     let launch = unprivileged(turn.launch(&arguments), directory.path());
@@ -117,7 +117,7 @@ fn an_ordinary_user_can_run_it() {
         return skip("every other test shows it already");
     }
     if Command::new("setpriv").arg("--version").output().is_err() {
-        return skip("root without setpriv cannot give up its rights");
+        return lack("setpriv");
     }
     let directory = tempfile::tempdir().unwrap();
     let server = unprivileged(turn.launch(&["--workers", "2"]), directory.path()).start();

@@ -11,7 +11,7 @@ packager() {
 # Sets `version`, and makes `$tmp/1.deb` to `$tmp/4.deb`.
 package_is_built() {
     ((EUID == 0)) || { skip "needs root"; return; }
-    command -v dpkg-deb >/dev/null || { skip "dpkg is not installed"; return; }
+    command -v dpkg-deb >/dev/null || { lack dpkg; return; }
     root_is_there || return
     if [[ -n $deb ]]; then
         cp "$deb" "$tmp/1.deb"
@@ -49,7 +49,7 @@ repack() {
 }
 
 lintian_is_content() {
-    command -v lintian >/dev/null || { skip "lintian is not installed"; return; }
+    command -v lintian >/dev/null || { lack lintian; return; }
     # A package that is not made for Debian has no bug number and no changelog of Debian's.
     lintian --allow-root --fail-on error --suppress-tags no-changelog,bogus-mail-host "$tmp/1.deb"
 }

@@ -18,7 +18,7 @@ keeper=''
 root_is_there() {
     [[ -x $root/usr/lib/systemd/systemd ]] && return
     [[ $quick == no ]] || { skip "no Debian from an earlier run"; return; }
-    command -v debootstrap >/dev/null || { skip "debootstrap is not installed"; return; }
+    command -v debootstrap >/dev/null || { lack debootstrap; return; }
     mkdir -p "$cache"
     rm -rf "$root.new"
     if ! debootstrap --variant=minbase --include="${inside// /,}" $suite "$root.new" >"$tmp/debootstrap" 2>&1; then

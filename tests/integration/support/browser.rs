@@ -17,7 +17,13 @@ use serde_json::{Value, json};
 use super::{secs, wait_until};
 
 /// What a browser may be called.
-const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+const NAMES: [&str; 5] = [
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+];
 
 /// A browser with one page.
 pub(crate) struct Browser {

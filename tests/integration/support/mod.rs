@@ -3,6 +3,9 @@
 //! A test takes a [`Turn`], launches servers with it, and talks to them through a
 //! [`Client`](client::Client). Nothing here sleeps and hopes: evidence is awaited with a deadline.
 
+use std::env;
+use std::fs::File;
+use std::io::Write;
 use std::process::Command;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
@@ -109,19 +112,35 @@ pub(crate) fn try_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) 
     }
 }
 
-/// Says why a test does not apply on this machine. Shown by `cargo test -- --nocapture`.
+/// Skips the calling test, or what is left of it, because this machine cannot do what it needs.
 pub(crate) fn skip(why: &str) {
-    println!("skipped: {why}");
+    record_skip(77, why);
 }
 
-/// Whether a command can be run; otherwise the test does not apply.
+/// Skips the calling test, or what is left of it, because `tool` is not installed. `test.sh --strict`
+/// fails it.
+pub(crate) fn lack(tool: &str) {
+    record_skip(78, &format!("{tool} is not installed"));
+}
+
+/// Appends a line to the file that `TCP_ECHO_SKIPS` names; tests/steps.sh has the two kinds.
+fn record_skip(kind: u8, why: &str) {
+    println!("skipped: {why}");
+    let Some(path) = env::var_os("TCP_ECHO_SKIPS") else { return };
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    let mut file = File::options().append(true).create(true).open(path).unwrap();
+    // In one write: other tests append to this file.
+    file.write_all(format!("{kind} {test} ({why})\n").as_bytes()).unwrap();
+}
+
+/// Returns `true` if this command succeeds; otherwise skips the calling test.
 pub(crate) fn permitted(command: &[&str]) -> bool {
-    let done = Command::new(command[0]).args(&command[1..]).output();
-    let permitted = done.is_ok_and(|output| output.status.success());
-    if !permitted {
-        skip(&format!("not permitted here: {}", command.join(" ")));
+    match Command::new(command[0]).args(&command[1..]).output() {
+        Ok(output) if output.status.success() => return true,
+        Ok(_) => skip(&format!("{} {} is not permitted here", command[0], command[1])),
+        Err(_) => lack(command[0]),
     }
-    permitted
+    false
 }
 
 /// Fails unless `took` lies within the two bounds, both included.

@@ -76,10 +76,10 @@ provide() {
     [ "$set_wanted" != checks ] || cargo deny --version >/dev/null 2>&1 || install_cargo_deny
 }
 
-# Installs the newest cargo-deny, or the last one that the oldest Rust builds.
+# Needs Rust 1.88. The last one that Rust 1.85 builds, 0.18.3, rejects `unsound` in deny.toml.
 install_cargo_deny() {
     unset CARGO_TARGET_DIR
-    cargo install --locked cargo-deny || cargo install --locked cargo-deny@0.18.3
+    cargo install --locked cargo-deny
 }
 
 # Packages of Rust need nothing more.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Debian 13: its own rustc and cargo, 1.85, suffice. An older Debian needs those of rustup.
-# Debian 12 has no kubectl that is new enough for the overlay.
+# cargo-deny needs those, too. The kubectl of Debian 12 is too old for the overlay.
 set -eu
 
 build="gcc libc6-dev ca-certificates"

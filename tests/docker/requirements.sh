@@ -36,6 +36,8 @@ distributions() {
         [[ $said == *$want* && $said == *valgrind* ]] || { echo "$said"; return 1; }
         said=$(on "$name" "${like//,/ }" nc) || { echo "$name, only nc: $said"; return 1; }
         [[ $said != *gcc* ]] || { echo "nc brings a compiler: $said"; return 1; }
+        said=$(on "$name" "${like//,/ }" "all && /requirements/install.sh checks") || { echo "$name, checks: $said"; return 1; }
+        [[ $(sed '$d' <<<"$said") != *yaml* && $said == *yaml* ]] || { echo "checks is not a set of its own: $said"; return 1; }
     done <<'EOF2'
 debian - apt-get install
 ubuntu debian rustup default stable

@@ -151,7 +151,7 @@ validator() {
 }
 
 schemas() {
-    validator >"$tmp/validator" 2>&1 || { skip "kubernetes-validate (of pip) is not installed"; return; }
+    validator >"$tmp/validator" 2>&1 || { skip "kubernetes-validate (of pip) was not fetched"; return; }
     local version files
     mapfile -t files < <(manifests)
     for version in "$oldest_kubernetes" ""; do

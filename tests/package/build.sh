@@ -3,7 +3,7 @@
 
 packager() {
     command -v cargo-deb >/dev/null && return
-    [[ $quick == no ]] || { skip "cargo-deb is not installed"; return; }
+    [[ $quick == no ]] || { skip "cargo-deb was not fetched"; return; }
     echo "installing cargo-deb into $cache/tools"
     cargo install --quiet --locked --root "$cache/tools" cargo-deb
 }

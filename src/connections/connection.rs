@@ -226,8 +226,7 @@ impl<T: Default> Connection<T> {
     /// What [`Self::serve`] does for bulk, without copying it.
     fn pass_through<S>(&mut self, mut pipe: Pipe, turn: &mut Turn<'_, S>) -> Result<(), Reason> {
         let result = match pipe.fill(&self.stream) {
-            Ok(0) => Err(Reason::ClientDone),
-            Ok(count) => {
+            Ok(count @ 1..) => {
                 self.last_moved = turn.now;
                 turn.seat.add(Word::Received, count as u64);
                 turn.seat.add(Word::Messages, 1);
@@ -241,8 +240,9 @@ impl<T: Default> Connection<T> {
                 self.readable = false;
                 Ok(())
             }
-            // No such way for this socket: back to copying, which finds out what is wrong, if anything.
-            Err(_) => {
+            // The end of file, perhaps with an urgent byte before it, or no such way for this socket:
+            // back to copying, which finds out.
+            Ok(0) | Err(_) => {
                 self.bulk = Bulk::default();
                 Ok(())
             }

@@ -12,6 +12,8 @@ mod patience;
 mod pipes;
 pub mod record;
 mod remainder;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io;

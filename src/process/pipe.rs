@@ -39,7 +39,8 @@ impl Pipe {
         self.filled == 0
     }
 
-    /// Moves what has arrived at a socket into the pipe: how much, 0 at the end of file.
+    /// Moves what has arrived at a socket into the pipe: how much, 0 at the end of file, or at an urgent
+    /// byte if the end of file has arrived behind it.
     ///
     /// # Errors
     /// `EAGAIN` when nothing has arrived; otherwise those of splice(2) and of the socket.

@@ -47,6 +47,7 @@ mod reload_again;
 mod scaling;
 mod settings;
 mod signals;
+mod splice;
 mod state_file;
 mod statistics;
 mod steering;

@@ -21,6 +21,7 @@ pub(crate) mod pattern;
 pub(crate) mod proc;
 pub(crate) mod server;
 pub(crate) mod statistics;
+pub(crate) mod trace;
 
 pub(crate) use client::{Client, End};
 pub(crate) use launch::Launch;

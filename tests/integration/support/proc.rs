@@ -55,6 +55,11 @@ pub(crate) fn is_stopped(pid: i32) -> bool {
     process(pid).is_some_and(|process| process.state == 'T')
 }
 
+/// Whether the process is held by a tracer.
+pub(crate) fn is_traced(pid: i32) -> bool {
+    process(pid).is_some_and(|process| process.state == 't')
+}
+
 /// The living workers of a controller, slot to pid, told by their titles.
 pub(crate) fn workers_of(controller: i32) -> BTreeMap<u32, i32> {
     let mine = |process: &Process| process.ppid == controller && process.state != 'Z';

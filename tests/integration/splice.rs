@@ -1,0 +1,104 @@
+//! Bulk that passes through a pipe (splice(2)): an urgent byte, scraps and a late FIN neither cut nor
+//! stall it.
+
+use std::fs;
+use std::io::Write;
+
+use nix::sys::signal::Signal;
+
+use super::operator::{freeze, strike};
+use super::support::trace::Tracer;
+use super::support::{Client, SOON, Server, Turn, proc, secs, wait_until};
+
+/// Fills the worker's receive buffer exactly: a sign of bulk with no small piece behind it.
+const LARGE: usize = 256 * 1024;
+
+/// How many pipes a process has open, those of its outputs among them.
+fn pipes_of(pid: i32) -> usize {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").flatten();
+    let names = links.filter_map(|link| fs::read_link(link.path()).ok());
+    names.filter(|name| name.to_string_lossy().starts_with("pipe:")).count()
+}
+
+/// A client of a worker that has no other. The worker has made a pipe for its bytes, so it splices.
+#[track_caller]
+fn spliced_client(server: &Server) -> Client {
+    let worker = server.worker();
+    let before = pipes_of(worker);
+    let mut client = server.connect();
+    wait_until(SOON, "a pipe for what the client sends", || {
+        client.echo(LARGE);
+        pipes_of(worker) > before
+    });
+    // A pipe is made at the threshold; a small receive or two must not lead back below it.
+    (0..3).for_each(|_| _ = client.echo(LARGE));
+    assert!(pipes_of(worker) > before, "the pipe is kept for the next piece");
+    client
+}
+
+#[test]
+fn an_urgent_byte_in_the_middle_of_spliced_bulk_comes_back_in_its_place() {
+    let turn = Turn::shared();
+    for (ahead, behind) in [(0, 0), (0, 100_000), (100_000, 0), (100_000, 100_000)] {
+        let server = turn.start(&["--workers", "1"]);
+        let mut client = spliced_client(&server);
+        // All of it is there before the worker looks again.
+        freeze(server.worker());
+        client.send(ahead);
+        client.send_urgent_byte();
+        client.send(behind);
+        strike(server.worker(), Signal::SIGCONT);
+        client.expect(ahead + 1 + behind);
+        client.echo(LARGE);
+        client.finish();
+        server.stop();
+    }
+}
+
+#[test]
+fn an_urgent_byte_and_a_fin_that_arrive_while_bulk_is_spliced_do_not_cut_it() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--worker-timeout", "0"]);
+    let mut client = spliced_client(&server);
+    let worker = server.worker();
+    let Some(_tracer) = Tracer::inject(worker, "splice:delay_enter=300000") else { return };
+    client.send(100_000);
+    // The worker knows of these bytes only. The rest arrives before the splice that moves them.
+    let mut held = 0;
+    wait_until(SOON, "the worker is held at its splice", || {
+        held = if proc::is_traced(worker) { held + 1 } else { 0 };
+        held > 5
+    });
+    client.send_urgent_byte();
+    client.send(10);
+    client.half_close();
+    client.expect(100_011);
+    client.expect_fin();
+    server.stop();
+}
+
+#[test]
+fn scraps_that_fill_a_pipe_with_few_bytes_are_not_left_behind() {
+    const SCRAP: usize = 300;
+    const SCRAPS: usize = 400;
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1"]);
+    let mut client = spliced_client(&server);
+    let mut other = server.connect();
+    other.echo(1);
+    freeze(server.worker());
+    // A pipe has 64 places, each for bytes that lie side by side in memory. Bytes of a second
+    // connection in between keep the scraps of the first apart.
+    for _ in 0..SCRAPS {
+        client.send(SCRAP);
+        other.stream().write_all(&[0; SCRAP]).expect("the kernel has room");
+    }
+    strike(server.worker(), Signal::SIGCONT);
+    client.expect(SCRAP * SCRAPS);
+    client.echo(LARGE);
+    client.finish();
+    let (rest, _) = other.read_to_end(secs(1));
+    assert_eq!(rest.len(), SCRAP * SCRAPS);
+    drop(other);
+    server.stop();
+}

@@ -67,8 +67,8 @@ struct Pools {
 }
 
 impl Pools {
-    fn new(splice: bool) -> Self {
-        Self { buffers: Buffers::default(), pipes: Pipes::new(splice) }
+    fn new(splice: bool, buffer_size: usize) -> Self {
+        Self { buffers: Buffers::default(), pipes: Pipes::new(splice, buffer_size) }
     }
 }
 
@@ -109,7 +109,7 @@ impl<'a, S: Service> Connections<'a, S> {
             due: Vec::new(),
             service,
             buffer: vec![0; config.buffer_size].into(),
-            pools: Pools::new(config.splice == Splice::Auto),
+            pools: Pools::new(config.splice == Splice::Auto, config.buffer_size),
             burst: Burst::default(),
             patience: Patience::new(config),
             draining: false,

@@ -2,9 +2,9 @@
 
 use crate::process::pipe::Pipe;
 
-/// Bytes that a pipe takes: as many as a receive buffer, so that a client that does not read makes the
-/// kernel hold no more than it would for one whose bytes are copied.
-const CAPACITY: usize = 256 * 1024;
+/// The most bytes that a pipe takes. The kernel gives an unprivileged user few larger ones (pipe(7),
+/// `pipe-user-pages-soft`).
+const LARGEST: usize = 256 * 1024;
 
 /// Pipes that a process may have. Whoever gets none copies.
 const MOST: usize = 16;
@@ -15,6 +15,8 @@ pub(super) struct Pipes {
     free: Vec<Pipe>,
     /// How many there are, in the pool and out of it.
     made: usize,
+    /// Bytes that a pipe takes.
+    capacity: usize,
     /// Fewer are enough lately.
     fewest_free: usize,
     enabled: bool,
@@ -23,9 +25,11 @@ pub(super) struct Pipes {
 }
 
 impl Pipes {
-    /// An empty pool; one that never has any, if not `enabled`.
-    pub(super) fn new(enabled: bool) -> Self {
-        Self { free: Vec::new(), made: 0, fewest_free: 0, enabled, refused: false }
+    /// An empty pool; one that never has any, if not `enabled`. A pipe takes at most `buffer_size` bytes,
+    /// as a receive does: that is the most that is kept for a client that does not read.
+    pub(super) fn new(enabled: bool, buffer_size: usize) -> Self {
+        let capacity = buffer_size.min(LARGEST);
+        Self { free: Vec::new(), made: 0, capacity, fewest_free: 0, enabled, refused: false }
     }
 
     /// An empty pipe; `None` when there can be no more.
@@ -37,7 +41,7 @@ impl Pipes {
         if !self.enabled || self.refused || self.made >= MOST {
             return None;
         }
-        let made = Pipe::new(CAPACITY);
+        let made = Pipe::new(self.capacity);
         self.made += usize::from(made.is_ok());
         self.refused = made.is_err();
         made.ok()
@@ -65,10 +69,12 @@ impl Pipes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
 
     #[test]
     fn there_are_only_so_many_and_they_come_back() {
-        let mut pipes = Pipes::new(true);
+        let mut pipes = Pipes::new(true, LARGEST);
         let taken: Vec<Pipe> = std::iter::from_fn(|| pipes.take()).collect();
         assert_eq!(taken.len(), MOST);
         taken.into_iter().for_each(|pipe| pipes.give_back(pipe));
@@ -83,7 +89,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_takes_no_more_than_a_receive() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("client");
+        let (server, _) = listener.accept().expect("accept");
+        client.write_all(&[7; 10_000]).expect("write");
+        // Less than a page, and not a number of pages that a pipe can have.
+        for size in [3000, 5000] {
+            let mut pipe = Pipes::new(true, size).take().expect("a pipe");
+            assert_eq!(pipe.fill(&server).expect("fill"), size);
+        }
+    }
+
+    #[test]
     fn a_pool_that_is_switched_off_has_none() {
-        assert!(Pipes::new(false).take().is_none());
+        assert!(Pipes::new(false, LARGEST).take().is_none());
     }
 }

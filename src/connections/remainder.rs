@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn nothing_is_not_kept() {
-        assert!(Remainder::keep(b"", &mut Pools::new(false)).is_none());
+        assert!(Remainder::keep(b"", &mut Pools::new(false, 0)).is_none());
     }
 
     proptest! {

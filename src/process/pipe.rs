@@ -18,15 +18,16 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// An empty pipe that takes at least `capacity` bytes.
+    /// An empty pipe that takes at most `capacity` bytes.
     ///
     /// # Errors
     /// No descriptors; `EPERM` when the user may have no more memory in pipes (pipe(7)).
     pub fn new(capacity: usize) -> io::Result<Self> {
         let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let size = i32::try_from(capacity).unwrap_or(i32::MAX);
-        let got = fcntl(&write, FcntlArg::F_SETPIPE_SZ(size))?;
-        Ok(Self { read: read.into(), write, capacity: got.unsigned_abs() as usize, filled: 0 })
+        // The kernel rounds up; `capacity` is what counts.
+        fcntl(&write, FcntlArg::F_SETPIPE_SZ(size))?;
+        Ok(Self { read: read.into(), write, capacity, filled: 0 })
     }
 
     /// How many bytes are in it.

@@ -1,12 +1,14 @@
 //! Limits on connections and descriptors: reached without a loss, left without a stall.
 
+use std::fs;
 use std::io::{ErrorKind, Read};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::support::client::uninterrupted;
 use super::support::{
-    Client, SOON, Server, Turn, ms, secs, try_for, under_connecting_load, wait_until,
+    Client, SOON, Server, Turn, ms, proc, secs, stats, total, try_for, under_connecting_load,
+    wait_for, wait_until,
 };
 
 #[test]
@@ -117,6 +119,96 @@ fn max_concurrent_connections_pauses_keeps_the_queue_and_resumes() {
     inside.iter_mut().for_each(|client| _ = client.echo(100));
     inside.into_iter().for_each(Client::finish);
     serve_from_queue(&mut queued, 10);
+    server.stop();
+}
+
+/// Lets a client of an otherwise quiet server turn deaf; how many bytes its worker keeps for it.
+#[track_caller]
+pub(crate) fn kept_for_deaf(client: &mut Client, server: &Server) -> u64 {
+    let buffered = || total(&stats(server), "bytes_buffered");
+    let before = buffered();
+    wait_for(SOON, "bytes wait in the worker", || {
+        client.send_until_stuck(ms(100), 64 << 20);
+        let now = buffered();
+        (now > before).then(|| now - before)
+    })
+}
+
+/// The client begins to read, and gets everything.
+#[track_caller]
+pub(crate) fn hear(mut client: Client) {
+    client.half_close();
+    client.expect(client.outstanding());
+    client.expect_fin();
+}
+
+#[test]
+fn what_is_kept_for_a_deaf_client_is_at_most_the_buffer_size() {
+    let turn = Turn::shared();
+    for (setting, most) in [("256KiB", 256 << 10), ("4KiB", 4 << 10)] {
+        let args = ["--workers", "1", "--buffer-size", setting, "--splice", "off"];
+        let server = turn.start(&args);
+        // How much it is in the end is chance, so there are several.
+        let (deaf, kept): (Vec<Client>, Vec<u64>) = (0..8)
+            .map(|_| {
+                let mut client = server.connect();
+                let kept = kept_for_deaf(&mut client, &server);
+                (client, kept)
+            })
+            .unzip();
+        println!("--buffer-size {setting}: {kept:?}");
+        assert!(kept.iter().all(|&bytes| bytes <= most), "--buffer-size {setting}: {kept:?}");
+        deaf.into_iter().for_each(hear);
+        server.stop();
+    }
+}
+
+#[test]
+fn a_full_worker_accepts_again_when_a_tenth_is_free_and_not_before() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--max-concurrent-connections", "20"]);
+    let mut inside: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    inside.iter_mut().for_each(|client| _ = client.echo(100));
+    let mut queued: Vec<Client> = (0..5).map(|_| server.connect()).collect();
+    queued.iter_mut().for_each(|client| client.send(100));
+    let active = |count| total(&stats(&server), "connections_active") == count;
+    server.log.wait_for(SOON, "accepting paused");
+    inside.pop().into_iter().for_each(Client::finish);
+    wait_until(SOON, "one place of twenty is free", || active(19));
+    // That nothing comes is what the time is for.
+    thread::sleep(ms(500));
+    assert!(queued.iter_mut().all(|client| !is_echoed(client, 100)), "a twentieth is too little");
+    assert!(active(19) && server.log.count("accepting resumed") == 0);
+    inside.pop().into_iter().for_each(Client::finish);
+    server.log.wait_for(SOON, "accepting resumed");
+    serve_from_queue(&mut queued, 5);
+    inside.into_iter().for_each(Client::finish);
+    server.stop();
+}
+
+/// The soft and the hard limit of open descriptors of a process.
+fn descriptor_limits(pid: i32) -> [u64; 2] {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).expect("the process lives");
+    let line = text.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    numbers.try_into().expect("two numbers")
+}
+
+#[test]
+fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
+    const HARD: u64 = 400;
+    let turn = Turn::shared();
+    let launch = turn.launch(&["--workers", "2", "--idle-timeout", "60"]);
+    let limits = format!("ulimit -Sn 40; ulimit -Hn {HARD}; exec \"$0\" \"$@\"");
+    let server = launch.under_shell(&limits).start();
+    for pid in server.workers().into_values().chain([server.controller()]) {
+        assert_eq!(descriptor_limits(pid), [HARD; 2], "{}", proc::command_line(pid));
+    }
+    // More than twice forty, whichever worker they fall to.
+    let mut clients: Vec<Client> = (0..200).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| _ = client.echo(100));
+    assert_eq!(server.log.count("accepting paused"), 0);
+    clients.into_iter().for_each(Client::finish);
     server.stop();
 }
 

@@ -6,6 +6,7 @@ use std::io::Write;
 
 use nix::sys::signal::Signal;
 
+use super::limits::{hear, kept_for_deaf};
 use super::operator::{freeze, strike};
 use super::support::trace::Tracer;
 use super::support::{Client, SOON, Server, Turn, proc, secs, wait_until};
@@ -75,6 +76,23 @@ fn an_urgent_byte_and_a_fin_that_arrive_while_bulk_is_spliced_do_not_cut_it() {
     client.expect(100_011);
     client.expect_fin();
     server.stop();
+}
+
+#[test]
+fn what_is_kept_of_spliced_bulk_for_a_deaf_client_is_at_most_the_buffer_size() {
+    let turn = Turn::shared();
+    for (setting, most) in [("256KiB", 256 << 10), ("64KiB", 64 << 10)] {
+        // How much it is in the end is chance, so there are several.
+        for _ in 0..6 {
+            let server = turn.start(&["--workers", "1", "--buffer-size", setting]);
+            let mut client = spliced_client(&server);
+            let kept = kept_for_deaf(&mut client, &server);
+            println!("--buffer-size {setting}: {kept}");
+            assert!(kept <= most, "{kept} bytes with --buffer-size {setting}");
+            hear(client);
+            server.stop();
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Signals: the documented ones do what they say, and none of the others kills anybody.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -143,7 +144,7 @@ fn a_stopped_and_continued_controller_goes_on_as_before() {
     let server = turn.start(&["--workers", "2", "--worker-timeout", "1"]);
     let before = server.workers();
     server.signal(Signal::SIGSTOP);
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     while begin.elapsed() < secs(3) {
         server.assert_echoes();
         thread::sleep(ms(50));
@@ -153,4 +154,58 @@ fn a_stopped_and_continued_controller_goes_on_as_before() {
     thread::sleep(ms(1500));
     assert_eq!(server.workers(), before, "no worker was blamed for the controller's sleep");
     server.stop();
+}
+
+/// When a line was written, by the clock of who wrote it, within its minute.
+fn second_of(line: &Line) -> f64 {
+    let stamp = line.text.split('Z').next().unwrap();
+    stamp.rsplit(':').next().unwrap().parse().expect("a line begins with its time")
+}
+
+/// Starts a server with a client that is busy, and sends two signals to stop that the controller
+/// receives between `least` and `most` after each other. They differ: two equal ones may be one.
+fn stop_twice(turn: &Turn, pause: Duration, least: Duration, most: Duration) -> (Server, Client) {
+    let args = ["--workers", "1", "--graceful-timeout", "60s", "--enable-log-timestamps"];
+    for _ in 0..20 {
+        let server = turn.start(&args);
+        let mut client = server.connect();
+        client.echo(100);
+        server.signal(Signal::SIGTERM);
+        thread::sleep(pause);
+        server.signal(Signal::SIGINT);
+        let [first, second] = ["received SIGTERM", "received SIGINT"]
+            .map(|words| second_of(&server.log.wait_for(SOON, words)));
+        let gap = Duration::from_secs_f64((second - first).rem_euclid(60.0));
+        if (least..=most).contains(&gap) {
+            return (server, client);
+        }
+        println!("the machine is busy: {gap:?} instead of {pause:?}");
+    }
+    panic!("the controller never got two signals {pause:?} apart");
+}
+
+#[test]
+fn two_signals_to_stop_20_ms_apart_are_one() {
+    let turn = Turn::shared();
+    let (mut server, mut client) = stop_twice(&turn, ms(20), ms(15), ms(90));
+    let begin = Instant::now();
+    while begin.elapsed() < secs(2) {
+        client.echo(100);
+        thread::sleep(ms(50));
+    }
+    assert_eq!(server.exit_code(), None, "it still drains");
+    client.finish();
+    assert_eq!(server.wait_exit(SOON), Some(0));
+}
+
+#[test]
+fn two_signals_to_stop_300_ms_apart_are_two() {
+    let turn = Turn::shared();
+    let (mut server, mut client) = stop_twice(&turn, ms(300), ms(250), secs(1));
+    let begin = Instant::now();
+    while begin.elapsed() < secs(3) && client.try_send(100).is_ok() {
+        thread::sleep(ms(50));
+    }
+    assert_eq!(server.wait_exit(SOON), Some(0));
+    assert!(begin.elapsed() < secs(3), "the second one ends it: {:?}", begin.elapsed());
 }

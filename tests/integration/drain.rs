@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::statistics::{assert_books_balance, at_rest};
 use super::support::client::{End, uninterrupted};
 use super::support::pattern::Pattern;
-use super::support::{Client, SOON, Server, Turn, assert_between, ms, proc, secs, wait_until};
+use super::support::{
+    Client, SOON, Server, Turn, assert_between, ms, proc, secs, total, wait_until,
+};
 
 const TRANSFER: usize = 8 << 20;
 
@@ -103,6 +106,34 @@ fn an_idle_client_gets_a_fin_and_the_daemon_ends_as_soon_as_it_closes() {
     drop(idle);
     assert_eq!(server.wait_exit(SOON), Some(0));
     assert!(begin.elapsed() < secs(4), "nothing else is waited for: {:?}", begin.elapsed());
+}
+
+#[test]
+fn a_drain_sends_neither_an_idle_message_nor_a_reset() {
+    let turn = Turn::shared();
+    let idle_closes =
+        [vec!["--idle-message", "bye"], vec!["--enable-send-reset"], vec!["--idle-timeout", "0"]];
+    for idle_close in idle_closes {
+        let args = [&["--workers", "1", "--drain-spread", "0"], &idle_close[..]].concat();
+        for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+            let server = turn.start(&args);
+            let (mut idle, mut silent) = (server.connect(), server.connect());
+            idle.echo(100);
+            server.signal(signal);
+            for client in [&mut idle, &mut silent] {
+                let seen = client.read_to_end(SOON);
+                assert_eq!(seen, (vec![], End::Fin), "{idle_close:?} {signal}");
+            }
+            if signal == Signal::SIGHUP {
+                drop((idle, silent));
+                let figures = at_rest(&server);
+                assert_books_balance(&figures);
+                assert_eq!(total(&figures, "bytes_injected"), 0, "{idle_close:?}");
+                assert_eq!(total(&figures, "connections_closed/drain"), 2, "{idle_close:?}");
+                server.stop();
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::statistics::{assert_books_balance, at_rest};
 use super::support::client::{End, is_reset, uninterrupted};
 use super::support::load::{in_parallel, worst_ping};
-use super::support::{Client, Server, Turn, alongside, assert_between, ms, proc, secs, wait_until};
+use super::support::{
+    Client, Server, Turn, alongside, assert_between, ms, proc, secs, total, wait_until,
+};
 
 /// Echoes once, rests, and tells how and how long after the last byte the connection ended.
 fn rest_until_the_end(server: &Server) -> (End, Duration) {
@@ -83,14 +86,34 @@ fn without_an_idle_timeout_nobody_is_closed() {
 #[test]
 fn the_idle_message_is_sent_before_the_fin_and_only_if_wanted() {
     let turn = Turn::shared();
-    let message = "Closing connection due to inactivity";
+    // Blanks at both ends stay, and no line end is added.
+    let message = " Closing connection due to inactivity\t ";
     let args = ["--workers", "1", "--idle-timeout", "1", "--idle-message", message];
     let server = turn.start(&args);
-    let mut client = server.connect();
+    let (mut client, mut silent) = (server.connect(), server.connect());
     client.echo(10);
-    let (text, end) = client.read_to_end(secs(5));
-    let text = String::from_utf8(text).unwrap();
-    assert_eq!((text.trim_end(), end), (message, End::Fin));
+    for client in [&mut client, &mut silent] {
+        assert_eq!(client.read_to_end(secs(5)), (message.as_bytes().to_vec(), End::Fin));
+    }
+    drop((client, silent));
+    let figures = at_rest(&server);
+    assert_books_balance(&figures);
+    assert_eq!(total(&figures, "bytes_injected"), 2 * message.len() as u64);
+    assert_eq!(total(&figures, "bytes_sent"), 10 + 2 * message.len() as u64);
+    server.stop();
+}
+
+#[test]
+fn with_send_reset_there_is_no_idle_message() {
+    let turn = Turn::shared();
+    let args = ["--workers", "1", "--idle-timeout", "1", "--enable-send-reset"];
+    let server = turn.launch(&args).arg("--idle-message").arg("bye").start();
+    let (end, _) = rest_until_the_end(&server);
+    assert_eq!(end, End::Reset);
+    let figures = at_rest(&server);
+    assert_books_balance(&figures);
+    assert_eq!(total(&figures, "bytes_injected"), 0);
+    assert_eq!(total(&figures, "connections_closed/idle"), 1);
     server.stop();
 }
 

@@ -1,5 +1,6 @@
 //! The log's way out: a line is written whole at once, or dropped and counted.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::output::{Output, Stream};
@@ -28,13 +29,7 @@ impl LogPipe {
 
     /// Writes one line, at most [`LONGEST_LINE`] bytes of it, or drops and counts it. Never blocks.
     pub fn write_line(&self, line: &[u8]) {
-        let mut line = line;
-        let mut cut;
-        if line.len() > LONGEST_LINE {
-            cut = line[..LONGEST_LINE].to_vec();
-            cut[LONGEST_LINE - 1] = b'\n';
-            line = &cut;
-        }
+        let line = &*fitting(line);
         if self.torn.load(Ordering::Relaxed) && self.output.write(b"\n").is_ok() {
             self.torn.store(false, Ordering::Relaxed);
         }
@@ -59,6 +54,36 @@ impl LogPipe {
             0 => 0,
             _ if !self.output.has_room() => 0,
             _ => self.unsaid.swap(0, Ordering::Relaxed),
+        }
+    }
+}
+
+/// The line if it is short enough; otherwise as much of it as fits, and a newline.
+fn fitting(line: &[u8]) -> Cow<'_, [u8]> {
+    if line.len() <= LONGEST_LINE {
+        return line.into();
+    }
+    [&line[..LONGEST_LINE - 1], b"\n"].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line of this many bytes.
+    fn line(length: usize) -> Vec<u8> {
+        let mut line = vec![b'x'; length];
+        line[length - 1] = b'\n';
+        line
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut_and_ends_with_a_newline() {
+        for length in [1, 80, LONGEST_LINE - 1, LONGEST_LINE] {
+            assert!(*fitting(&line(length)) == *line(length), "{length} bytes");
+        }
+        for length in [LONGEST_LINE + 1, 2 * LONGEST_LINE, 100_000] {
+            assert!(*fitting(&line(length)) == *line(LONGEST_LINE), "{length} bytes");
         }
     }
 }

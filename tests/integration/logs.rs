@@ -1,12 +1,14 @@
 //! Logs: one line an event that people and programs can read, and never in the way of an echo.
 
+use std::fs;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use super::operator::{refused_reload, strike};
 use super::support::log::Line;
-use super::support::{SOON, Server, Turn, ms, secs, wait_until};
+use super::support::{Client, SOON, Server, Turn, ms, secs, skip, stats, wait_until};
 
 /// A life with something to tell: connections, USR1, the end.
 fn eventful_life(mut server: Server) -> Vec<String> {
@@ -101,6 +103,83 @@ fn levels_error_and_fatal_silence_ordinary_life() {
         server.signal(Signal::SIGTERM);
         assert_eq!(server.wait_exit(SOON), Some(0));
         assert_eq!(server.into_output().1, Vec::<String>::new(), "log at level {level}");
+    }
+}
+
+/// How long the kernel lets a queue be (/proc/sys/net/core/somaxconn).
+fn longest_queue() -> u32 {
+    let text = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a limit of queues");
+    text.trim().parse().expect("a number")
+}
+
+const SHORT_QUEUES: &str = "the kernel allows shorter queues than --connection-backlog asks for";
+
+#[test]
+fn level_warn_shows_warnings_and_nothing_below() {
+    let turn = Turn::shared();
+    let mut server = turn.launch(&["--workers", "1", "--log-level", "WARN"]).start_unready();
+    server.wait_listening(1);
+    server.assert_echoes();
+    let before = server.worker();
+    strike(before, Signal::SIGKILL);
+    wait_until(SOON, "a new worker", || server.workers().values().any(|&pid| pid != before));
+    wait_until(SOON, "it serves", || Client::try_connect(server.address()).is_ok());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(SOON), Some(0));
+    let lines = server.into_output().1;
+    let death = format!("worker exited slot=1 worker_pid={before} status=\"signal SIGKILL\"");
+    assert!(lines.iter().any(|line| line.ends_with(&death)), "{lines:?}");
+    assert!(lines.iter().all(|line| line.starts_with("WARN  ")), "{lines:?}");
+}
+
+#[test]
+fn a_queue_that_the_kernel_shortens_is_a_warning() {
+    let turn = Turn::shared();
+    let limit = longest_queue();
+    if limit >= u32::from(u16::MAX) {
+        return skip("the kernel allows queues of any length that can be asked for");
+    }
+    for (backlog, warnings) in [(limit, 0), (limit + 1, 1)] {
+        let server = turn.start(&["--workers", "1", "--connection-backlog", &backlog.to_string()]);
+        let lines = server.log.with(SHORT_QUEUES);
+        assert_eq!(lines.len(), warnings, "--connection-backlog {backlog}: {lines:?}");
+        for line in lines {
+            assert!(line.has("WARN  controller["), "{line:?}");
+            assert_eq!(line.number("backlog"), Some(i64::from(backlog)), "{line:?}");
+            assert_eq!(line.number("somaxconn"), Some(i64::from(limit)), "{line:?}");
+        }
+        wait_until(SOON, "the queue is as long as it can be", || {
+            stats(&server)["slots"][0]["queue_limit"] == limit
+        });
+        server.stop();
+    }
+}
+
+#[test]
+fn a_text_that_is_too_long_for_a_line_is_cut() {
+    let turn = Turn::shared();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tcp-echo.toml");
+    for format in ["text", "json"] {
+        fs::write(&path, "workers = 1\n").unwrap();
+        let args = ["--log-format", format, "--config", path.to_str().unwrap()];
+        let server = turn.start(&args);
+        // Escaped, and of four bytes each: nothing takes more.
+        for (name, long) in [("escapes", "\\u0001"), ("letters", "\u{1f600}")] {
+            let key = long.repeat(5000);
+            fs::write(&path, format!("workers = 1\n\"{name}{key}\" = 1\n")).unwrap();
+            let line = refused_reload(&server);
+            println!("{} bytes of {name}", line.text.len());
+            // With the newline.
+            assert!((600..4096).contains(&line.text.len()), "{} bytes", line.text.len());
+            assert!(line.has(&format!(":2: unknown key '{name}")), "{line:?}");
+            assert!(line.number("failed").is_some(), "what follows is not cut: {line:?}");
+            match format {
+                "json" => _ = serde_json::from_str::<Value>(&line.text).expect("JSON"),
+                _ => assert_text_line(&line.text),
+            }
+        }
+        server.stop();
     }
 }
 

@@ -10,6 +10,7 @@ mod operator;
 mod support;
 
 mod access_log;
+mod access_log_reasons;
 mod activation;
 mod admin;
 mod admin_hostile;

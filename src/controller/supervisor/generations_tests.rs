@@ -4,7 +4,7 @@ use super::tests::{World, pid};
 use super::*;
 
 /// A fleet of `slots` workers (pids 100, 101, …) that a new image has taken over.
-fn taken_over(slots: u32) -> World {
+pub(super) fn taken_over(slots: u32) -> World {
     let mut world = World::serving(slots);
     let inherited = world.supervisor.inheritance(world.now);
     let plan = world.supervisor.plan;

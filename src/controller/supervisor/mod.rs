@@ -6,6 +6,8 @@
 //! scaling and reload all take the same path.
 
 #[cfg(test)]
+mod deadlines_tests;
+#[cfg(test)]
 mod generations_tests;
 mod news;
 mod settle;

@@ -14,7 +14,7 @@ pub(super) struct World {
 }
 
 impl World {
-    fn new(slots: u32) -> Self {
+    pub(super) fn new(slots: u32) -> Self {
         let plan = Plan {
             slots,
             worker_timeout: Some(30 * SECOND),
@@ -25,7 +25,7 @@ impl World {
         Self::with(plan)
     }
 
-    fn with(plan: Plan) -> Self {
+    pub(super) fn with(plan: Plan) -> Self {
         let now = Instant::now();
         let supervisor = Supervisor::new(plan, 1, now);
         let mut world = Self { supervisor, now, next_pid: 100, actions: Vec::new() };

@@ -23,6 +23,7 @@ mod client_check;
 mod client_servers;
 mod commotion;
 mod crowd;
+mod descriptors;
 mod doctor;
 mod drain;
 mod echo;

@@ -55,7 +55,7 @@ pub fn run<H: Handler>(poll: &mut Poll, handler: &mut H) -> io::Result<H::Stop> 
     }
 }
 
-/// Waits for events, at most for `timeout`; spins for up to `spin` of it first.
+/// Waits for events, at most for `timeout`, and polls without sleeping for the first `spin` of it.
 fn wait(
     poll: &mut Poll,
     events: &mut Events,
@@ -63,14 +63,15 @@ fn wait(
     spin: Duration,
 ) -> io::Result<()> {
     let spin = timeout.map_or(spin, |timeout| spin.min(timeout));
-    if !spin.is_zero() {
-        let begin = Instant::now();
-        while begin.elapsed() < spin {
-            poll.poll(events, Some(Duration::ZERO))?;
-            if !events.is_empty() {
-                return Ok(());
-            }
+    if spin.is_zero() {
+        return poll.poll(events, timeout);
+    }
+    let begin = Instant::now();
+    while begin.elapsed() < spin {
+        poll.poll(events, Some(Duration::ZERO))?;
+        if !events.is_empty() {
+            return Ok(());
         }
     }
-    poll.poll(events, timeout)
+    poll.poll(events, timeout.map(|timeout| timeout.saturating_sub(begin.elapsed())))
 }

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::process::Command;
+use std::thread;
+use std::time::Instant;
 
-use super::support::{SOON, Turn, lack, proc, wait_until};
+use super::support::{SOON, Server, Turn, lack, proc, secs, skip, wait_until};
 
 #[test]
 fn every_process_has_its_title() {
@@ -70,4 +72,34 @@ fn by_default_there_is_a_worker_for_each_usable_processor() {
     let server = turn.launch(&[]).under(&["taskset", "-c", &first]).start();
     assert_eq!(server.workers().len(), 1, "one is allowed");
     server.stop();
+}
+
+/// Returns the share of two seconds for which the idle worker wanted a processor, whether it got one
+/// or waited for it: other load on the machine does not change that.
+fn share_of_running(server: &Server) -> f64 {
+    let worker = server.worker();
+    let (begin, before) = (Instant::now(), proc::runnable_time(worker));
+    thread::sleep(secs(2));
+    let wanted = proc::runnable_time(worker) - before;
+    wanted.as_secs_f64() / begin.elapsed().as_secs_f64()
+}
+
+#[test]
+fn busy_polling_keeps_an_idle_worker_running_for_as_long_as_configured() {
+    let turn = Turn::shared();
+    let share = |microseconds: &str| {
+        let server = turn.start(&["--workers", "1", "--busy-poll", microseconds]);
+        server.assert_echoes();
+        let share = share_of_running(&server);
+        server.assert_echoes();
+        assert_eq!(server.log.count("does not respond"), 0, "its heartbeat is on time");
+        server.stop();
+        share
+    };
+    // An idle worker wakes up once a second, and polls each time.
+    let (never, part, always) = (share("0"), share("300000"), share("1000000"));
+    println!("share of time: {never:.3} without, {part:.3} with 0.3 s, {always:.3} with 1 s");
+    assert!(never < 0.1, "without busy polling it sleeps: {never}");
+    assert!((0.15..0.7).contains(&part), "0.3 s of each second: {part}");
+    assert!(always > 0.8, "a second of each second: {always}");
 }

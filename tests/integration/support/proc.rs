@@ -92,6 +92,13 @@ pub(crate) fn cpu_time(pid: i32) -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
+/// Time for which the process's only thread ran or waited for a processor so far.
+pub(crate) fn runnable_time(pid: i32) -> Duration {
+    let line = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the process lives");
+    let words = line.split_whitespace().take(2);
+    Duration::from_nanos(words.map(|word| word.parse::<u64>().unwrap()).sum())
+}
+
 /// Anonymous resident memory in bytes: what the process has allocated and touched.
 pub(crate) fn anonymous_memory(pid: i32) -> u64 {
     // The numbers in `status` are out by up to 64 pages a CPU.

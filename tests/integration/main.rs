@@ -49,6 +49,7 @@ mod reload_again;
 mod scaling;
 mod settings;
 mod signals;
+mod socket_options;
 mod splice;
 mod state_file;
 mod statistics;

@@ -124,3 +124,34 @@ fn an_ordinary_user_can_run_it() {
     server.assert_echoes();
     server.stop();
 }
+
+#[test]
+fn an_instance_of_another_user_on_the_same_port_is_refused() {
+    let turn = Turn::shared();
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can start instances of two users");
+    }
+    if Command::new("setpriv").arg("--version").output().is_err() {
+        return skip("root without setpriv cannot give up its rights");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for root_first in [true, false] {
+        let launch = |args: &[&str], as_root: bool| match as_root {
+            true => turn.launch(args),
+            false => unprivileged(turn.launch(args), directory.path()),
+        };
+        // The kernel lets only processes of one user share a port, whatever they agree on.
+        for share in [&[][..], &["--allow-shared-port"]] {
+            let server = launch(&[&["--workers", "2"][..], share].concat(), root_first).start();
+            let port = server.port().to_string();
+            let local = format!("127.0.0.1:{port}");
+            for address in [["--port", port.as_str()], ["--listen", &local]] {
+                let args = [&["--workers", "2"][..], share, &address].concat();
+                let outcome = launch(&args, !root_first).run();
+                assert_refused(&outcome, &[&port, "cannot listen on", "address in use"]);
+            }
+            (0..20).for_each(|_| server.assert_echoes());
+            server.stop();
+        }
+    }
+}

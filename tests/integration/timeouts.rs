@@ -9,7 +9,7 @@ use super::statistics::{assert_books_balance, at_rest};
 use super::support::client::{End, is_reset, uninterrupted};
 use super::support::load::{in_parallel, worst_ping};
 use super::support::{
-    Client, Server, Turn, alongside, assert_between, ms, proc, secs, skip, total, wait_until,
+    Client, Server, Turn, alongside, assert_between, ms, proc, secs, skip, stats, total, wait_until,
 };
 
 /// Echoes once, rests, and tells how and how long after the last byte the connection ended.
@@ -195,12 +195,9 @@ fn input_after_our_fin_is_discarded_for_the_linger_timeout() {
     server.stop();
 }
 
-#[test]
-fn a_deaf_client_is_reset_after_the_write_timeout() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--write-timeout", "1"]);
-    let mut deaf = server.connect();
-    deaf.send_until_stuck(ms(200), 64 << 20);
+/// Waits until the server resets a client that reads nothing.
+#[track_caller]
+fn wait_for_reset(deaf: &Client) {
     let stuck = Instant::now();
     // Without reading: the end shows in writing.
     let mut stream = deaf.stream();
@@ -213,9 +210,40 @@ fn a_deaf_client_is_reset_after_the_write_timeout() {
         assert!(stuck.elapsed() < secs(9), "the deaf client is still connected");
     };
     assert!(is_reset(&error), "how it ended: {error}");
+}
+
+#[test]
+fn a_deaf_client_is_reset_after_the_write_timeout() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--write-timeout", "1"]);
+    let mut deaf = server.connect();
+    deaf.send_until_stuck(ms(200), 64 << 20);
+    let stuck = Instant::now();
+    wait_for_reset(&deaf);
     assert!(stuck.elapsed() < ms(3500), "{:?}", stuck.elapsed());
     server.assert_echoes();
     server.stop();
+}
+
+#[test]
+fn without_a_write_timeout_a_deaf_client_is_never_reset() {
+    let turn = Turn::shared();
+    let start = |timeout: &str| {
+        turn.start(&["--workers", "1", "--idle-timeout", "1", "--write-timeout", timeout])
+    };
+    let (patient, strict) = (start("0"), start("1"));
+    let [mut deaf, mut comparison] = [&patient, &strict].map(Server::connect);
+    deaf.send_until_stuck(ms(200), 64 << 20);
+    comparison.send_until_stuck(ms(200), 64 << 20);
+    wait_for_reset(&comparison);
+    // Several timeouts and polls of them later, idle or not.
+    thread::sleep(secs(4));
+    let error = deaf.stream().take_error().unwrap();
+    assert!(error.is_none(), "the deaf client is still connected: {error:?}");
+    deaf.finish();
+    assert_eq!(total(&stats(&patient), "connections_closed/write_timeout"), 0);
+    patient.stop();
+    strict.stop();
 }
 
 /// Sends up to `most` bytes, and then reads little, but steadily, for four seconds. The connection

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod browser;
 pub(crate) mod client;
+pub(crate) mod foreign;
 pub(crate) mod http;
 pub(crate) mod launch;
 pub(crate) mod load;

@@ -1,0 +1,55 @@
+//! Sockets of other processes: their options are visible to nobody else.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use socket2::Socket;
+
+use super::{Server, proc, skip, wait_for};
+use crate::support::{Client, SOON};
+
+/// Duplicates a descriptor of another process (pidfd_getfd(2)).
+///
+/// This is the only unsafe code of the tests: the crates in use have no safe wrapper for it.
+fn duplicate(pid: i32, number: i32) -> io::Result<OwnedFd> {
+    let owned = |result: libc::c_long| match result {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the kernel has just opened this descriptor, and nobody else knows it.
+        number => Ok(unsafe { OwnedFd::from_raw_fd(number as i32) }),
+    };
+    // SAFETY: the call takes numbers and touches no memory.
+    let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the call takes numbers and touches no memory.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
+}
+
+/// Returns the server's end of a client's connection, or says why it cannot be had here.
+#[track_caller]
+pub(crate) fn accepted_socket(server: &Server, client: &Client) -> Option<Socket> {
+    let (here, there) = (client.stream().local_addr().unwrap(), server.port());
+    let target = wait_for(SOON, "the server's end of the connection", || {
+        let sockets = proc::sockets().into_iter();
+        let ends = |socket: &proc::Socket| (socket.local.port(), socket.remote.port());
+        let socket = sockets.filter(|socket| socket.inode > 0 && !socket.listens);
+        let socket = socket.into_iter().find(|socket| ends(socket) == (there, here.port()))?;
+        Some(format!("socket:[{}]", socket.inode))
+    });
+    let holder = wait_for(SOON, "the worker that holds it", || {
+        server.workers().into_values().find_map(|pid| {
+            let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+            let holds = |path: &fs::DirEntry| {
+                fs::read_link(path.path()).is_ok_and(|link| link.to_str() == Some(target.as_str()))
+            };
+            let entry = entries.into_iter().find(holds)?;
+            Some((pid, entry.file_name().to_str()?.parse().ok()?))
+        })
+    });
+    match duplicate(holder.0, holder.1) {
+        Ok(socket) => Some(Socket::from(socket)),
+        Err(error) => {
+            skip(&format!("no access to sockets of other processes: {error}"));
+            None
+        }
+    }
+}

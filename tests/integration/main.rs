@@ -46,6 +46,7 @@ mod refusals;
 mod refused_reloads;
 mod reload;
 mod reload_again;
+mod saving;
 mod scaling;
 mod settings;
 mod signals;

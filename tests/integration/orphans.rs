@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use nix::sys::signal::Signal;
 
+use super::operator::free_port;
 use super::support::client::End;
 use super::support::load::{Tally, one_visit};
 use super::support::{Client, SOON, Turn, alongside, ms, proc, secs, wait_until};
@@ -54,6 +55,29 @@ fn nobody_outlives_a_killed_controller_even_with_clients_in_the_middle_of_someth
     assert_ne!(idle.end_within(secs(1)), End::Open, "the idle client learns of it");
     drop((idle, deaf));
     assert_port_is_free(server.port());
+}
+
+#[test]
+fn a_worker_that_boots_does_not_outlive_a_killed_controller() {
+    let turn = Turn::shared();
+    for serving in [true, false] {
+        let fault = if serving { "hang-at-boot:2" } else { "hang-at-boot:0" };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())).to_string();
+        let args = ["--workers", "2", "--listen", &address, "--fault", fault];
+        let mut server = turn.launch(&args).start_unready();
+        wait_until(SOON, "both workers are forked", || server.workers().len() == 2);
+        if serving {
+            server.log.wait_for(secs(15), "serving on");
+        }
+        // One that hangs is not ready, and nothing that it has set up by then can help it.
+        let family: Vec<i32> = server.workers().into_values().collect();
+        assert_eq!(family.len(), 2);
+        server.signal(Signal::SIGKILL);
+        assert_eq!(server.wait_exit(secs(1)), None, "a signal ended the controller");
+        assert_gone(&family);
+        wait_until(secs(2), "a replacement on its way is gone, too", || server.family().is_empty());
+        TcpListener::bind(address).expect("the port is free");
+    }
 }
 
 #[test]

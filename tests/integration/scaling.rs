@@ -1,12 +1,18 @@
 //! SIGTTIN and SIGTTOU: one worker more, one fewer, and no connection less.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 
 use super::operator::traffic::{TRANSFERS, under_traffic};
 use super::operator::{
     census, descriptors_of, freeze, hang_up_and_wait, reload, strike, wait_settled,
 };
-use super::support::{Client, SOON, Server, Turn, ms, proc, secs, wait_for, wait_until};
+use super::support::{
+    Client, SOON, Server, Turn, alongside, assert_between, ms, proc, secs, wait_for, wait_until,
+};
 
 /// Sends the signal and waits until it is carried out, as far as the controller is concerned.
 #[track_caller]
@@ -32,12 +38,12 @@ fn between_one_and_eight_workers_nothing_is_lost() {
             }
             wait_until(SOON, "eight workers", || server.workers().len() == 8);
             // Long enough for each of them to be in the middle of something.
-            std::thread::sleep(ms(300));
+            thread::sleep(ms(300));
             for workers in (1..=7).rev() {
                 scale(&server, Signal::SIGTTOU, workers);
             }
             // Fewer again before the old ones have gone is what the next round is for.
-            std::thread::sleep(ms(100));
+            thread::sleep(ms(100));
         }
     });
     ledger.assert_nothing_lost();
@@ -144,7 +150,7 @@ fn a_long_lived_connection_of_a_worker_that_is_given_up_lives_on() {
     server.log.wait_for(SOON, "worker-2");
     for _ in 0..15 {
         // As long as something moves once in a second.
-        std::thread::sleep(ms(100));
+        thread::sleep(ms(100));
         clients.iter_mut().for_each(|client| _ = client.echo(100));
     }
     clients.into_iter().for_each(Client::finish);
@@ -167,4 +173,47 @@ fn scaling_and_reloading_at_the_same_time_end_where_they_should() {
     wait_settled(&server, 4);
     (0..20).for_each(|_| server.assert_echoes());
     server.stop();
+}
+
+/// Worst delay with which this machine wakes up a thread, for upper bounds of what others measure.
+fn worst_wakeup(over: &AtomicBool) -> Duration {
+    let mut worst = Duration::ZERO;
+    while !over.load(Ordering::SeqCst) {
+        let begin = Instant::now();
+        thread::sleep(ms(10));
+        worst = worst.max(begin.elapsed() - ms(10));
+    }
+    worst
+}
+
+#[test]
+fn the_queue_of_a_closed_slot_is_served_for_one_more_second() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2"]);
+    let (took, late) = alongside(worst_wakeup, || {
+        let begin = Instant::now();
+        scale(&server, Signal::SIGTTOU, 1);
+        server.log.wait_for(SOON, "worker exited").at - begin
+    });
+    assert_between("time to the worker's exit", took, ms(990), ms(1500) + late);
+    server.stop();
+}
+
+#[test]
+fn the_queue_of_a_closed_slot_goes_to_another_worker_after_five_seconds() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2"]);
+    freeze(server.workers()[&2]);
+    let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(100));
+    let (took, late) = alongside(worst_wakeup, || {
+        let begin = Instant::now();
+        // Its own worker drains the queue of a closed slot, if it can.
+        scale(&server, Signal::SIGTTOU, 1);
+        server.log.wait_for(secs(15), "looking after a queue from_slot=2").at - begin
+    });
+    // The controller looks once a second.
+    assert_between("time to the takeover", took, ms(4990), ms(6500) + late);
+    clients.iter_mut().for_each(|client| client.expect(100));
+    drop(clients);
 }

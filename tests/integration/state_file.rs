@@ -12,35 +12,35 @@ use super::operator::reload;
 use super::statistics::{assert_books_balance, at_rest};
 use super::support::{SOON, Server, Turn, ms, permitted, secs, stats, total, wait_for, wait_until};
 
-struct Place {
-    folder: TempDir,
-    path: PathBuf,
+pub(super) struct Place {
+    pub(super) folder: TempDir,
+    pub(super) path: PathBuf,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         Self { folder, path }
     }
 
-    fn start(&self, turn: &Turn) -> Server {
+    pub(super) fn start(&self, turn: &Turn) -> Server {
         let launch = turn.launch(&["--workers", "1", "--state-file"]);
         launch.arg(self.path.to_str().unwrap()).start()
     }
 
     /// What the file says; nothing while it is not there.
-    fn saved(&self, name: &str) -> Option<u64> {
+    pub(super) fn saved(&self, name: &str) -> Option<u64> {
         let saved: Value = serde_json::from_slice(&fs::read(&self.path).ok()?).expect("whole");
         saved["totals"][name].as_u64()
     }
 
     #[track_caller]
-    fn wait_saved(&self, accepted: u64) {
+    pub(super) fn wait_saved(&self, accepted: u64) {
         wait_until(SOON, "the totals are saved", || self.saved("accepted") == Some(accepted));
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         let names = fs::read_dir(self.folder.path()).unwrap();
         let mut names: Vec<String> =
             names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -49,8 +49,8 @@ impl Place {
     }
 }
 
-const NOT_KEPT: &str = "the totals are not kept: ";
-const KEPT: &str = "the totals are kept again";
+pub(super) const NOT_KEPT: &str = "the totals are not kept: ";
+pub(super) const KEPT: &str = "the totals are kept again";
 
 fn accepted(server: &Server) -> u64 {
     total(&stats(server), "connections_accepted")

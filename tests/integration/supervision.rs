@@ -1,5 +1,6 @@
 //! Workers that die, hang or crash at once are replaced, and no client that waits is lost.
 
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use nix::unistd::Pid;
 use super::support::log::Line;
 use super::support::pattern::Dice;
 use super::support::{
-    Client, SOON, Server, Turn, assert_between, ms, proc, secs, under_connecting_load, wait_until,
+    Client, SOON, Server, Turn, assert_between, ms, permitted, proc, secs, under_connecting_load,
+    wait_until,
 };
 
 fn strike(pid: i32, signal: Signal) {
@@ -224,5 +226,32 @@ fn a_worker_that_gets_term_hands_over_and_is_replaced() {
         server.workers().get(&1).is_some_and(|&pid| pid != worker)
     });
     server.assert_echoes();
+    server.stop();
+}
+
+#[test]
+fn a_worker_whose_event_loop_fails_is_replaced() {
+    if !permitted(&["strace", "-o", "/dev/null", "true"]) {
+        return;
+    }
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "2"]);
+    let workers = server.workers();
+    let inject = "inject=?epoll_wait,epoll_pwait:error=EINVAL";
+    let victim = workers[&2].to_string();
+    let mut strace = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "-e", inject, "-p", &victim])
+        .spawn()
+        .unwrap();
+    let exited = server.log.wait_for(SOON, "worker exited");
+    assert!(strace.wait().is_ok());
+    assert_eq!(exited.number("slot"), Some(2));
+    assert!(exited.has("exit code 1"), "{exited:?}");
+    wait_until(SOON, "the slot has a new worker", || {
+        let ready = server.logged_workers();
+        ready[&2] != workers[&2] && server.workers() == ready
+    });
+    assert_eq!(server.workers()[&1], workers[&1]);
+    (0..20).for_each(|_| server.assert_echoes());
     server.stop();
 }

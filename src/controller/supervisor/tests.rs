@@ -259,6 +259,22 @@ fn do_not_respawn_is_honoured_and_the_last_slot_ends_it() {
 }
 
 #[test]
+fn no_other_exit_code_gives_a_slot_up() {
+    for code in (0..=255).filter(|code| *code != i32::from(Exit::DoNotRespawn.code())) {
+        let mut world = World::serving(2);
+        world.pass(5, &[]);
+        world.on(Event::Exited(pid(100), Ending::Code(code)));
+        assert!(world.take().contains(&Action::Spawn(1)), "exit code {code} in service");
+        // The next one does not get that far, twice.
+        for _ in 0..2 {
+            world.on(Event::Exited(pid(world.next_pid - 1), Ending::Code(code)));
+            world.pass(1, &[]);
+            assert_eq!(world.spawned(), 1, "exit code {code} at boot");
+        }
+    }
+}
+
+#[test]
 fn a_retiring_worker_gets_its_successor_at_once_and_has_its_own_deadline() {
     let mut world = World::serving(1);
     world.on(Event::Retiring(pid(100)));

@@ -1,0 +1,119 @@
+//! A save of the state file that is cut short or impossible costs nothing but that save.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command};
+use std::thread;
+
+use nix::sys::signal::Signal;
+
+use super::refusals::unprivileged;
+use super::state_file::{KEPT, NOT_KEPT, Place};
+use super::support::load::in_parallel;
+use super::support::{SOON, Server, Turn, ms, permitted, stats, total, wait_until};
+
+/// System calls of one save on the file and its draft, in order.
+const CALLS: [&str; 6] =
+    ["openat", "ftruncate", "lseek", "write", "?rename,renameat,renameat2", "close"];
+
+/// Attaches strace to the controller, to kill it before a system call on the state file.
+fn kill_before(server: &Server, place: &Place, calls: &str) -> Child {
+    let pid = server.controller().to_string();
+    let path = place.path.to_str().unwrap();
+    let draft = format!("{path}.tmp");
+    let inject = format!("inject={calls}:signal=SIGKILL");
+    Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "-P", path, "-P", &draft, "-e", &inject, "-p", &pid])
+        .spawn()
+        .unwrap()
+}
+
+/// The totals on disk are those of before the save or after it, and the next instance goes on with
+/// them.
+#[track_caller]
+fn assert_whole(turn: &Turn, place: &Place, least: u64, most: u64, when: &str) {
+    let saved = place.saved("accepted");
+    assert!(saved.is_some_and(|saved| (least..=most).contains(&saved)), "{when}: {saved:?}");
+    let server = place.start(turn);
+    assert_eq!(Some(total(&stats(&server), "connections_accepted")), saved, "{when}");
+    place.wait_saved(saved.unwrap());
+    assert_eq!(server.log.count(NOT_KEPT) + server.log.count("damaged"), 0, "{when}");
+    server.stop();
+    assert_eq!(place.names(), ["state"], "{when}: nothing is left beside it");
+}
+
+#[test]
+fn a_kill_before_each_system_call_of_a_save_leaves_a_whole_file() {
+    if !permitted(&["strace", "-o", "/dev/null", "true"]) {
+        return;
+    }
+    let turn = Turn::shared();
+    in_parallel(CALLS.len(), |index| {
+        let call = CALLS[index];
+        let place = Place::new();
+        let mut server = place.start(&turn);
+        (0..5).for_each(|_| server.assert_echoes());
+        place.wait_saved(5);
+        server.assert_echoes();
+        let mut strace = kill_before(&server, &place, call);
+        assert_eq!(server.wait_exit(SOON), None, "killed before {call}");
+        assert!(strace.wait().is_ok());
+        wait_until(SOON, "all are gone", || server.family().is_empty());
+        assert_whole(&turn, &place, 5, 6, &format!("killed before {call}"));
+    });
+}
+
+#[test]
+fn a_kill_during_the_last_save_leaves_a_whole_file() {
+    if !permitted(&["strace", "-o", "/dev/null", "true"]) {
+        return;
+    }
+    let turn = Turn::shared();
+    let place = Place::new();
+    let mut server = place.start(&turn);
+    (0..5).for_each(|_| server.assert_echoes());
+    place.wait_saved(5);
+    // Only the last save waits for the disk.
+    let mut strace = kill_before(&server, &place, "fsync");
+    thread::sleep(ms(1500));
+    assert_eq!(server.exit_code(), None, "it saves without waiting for the disk");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(SOON), None, "killed at the end");
+    assert!(strace.wait().is_ok());
+    assert_whole(&turn, &place, 5, 5, "killed at the end");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told_once() {
+    let turn = Turn::shared();
+    let programs = tempfile::tempdir().unwrap();
+    let place = Place::new();
+    let permit = |mode: u32| {
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(place.folder.path(), permissions).unwrap();
+    };
+    let launch = turn.launch(&["--workers", "1", "--state-file", place.path.to_str().unwrap()]);
+    // Root may write everywhere.
+    let launch = match nix::unistd::geteuid().is_root() {
+        true if !permitted(&["setpriv", "--reuid", "65534", "true"]) => return,
+        true => unprivileged(launch, programs.path()),
+        false => launch,
+    };
+    permit(0o555);
+    let server = launch.start();
+    let line = server.log.wait_for(SOON, NOT_KEPT);
+    assert!(line.has(place.path.to_str().unwrap()) && line.has("ermission denied"), "{line:?}");
+    for writable in [true, false, true] {
+        let said = [NOT_KEPT, KEPT].map(|words| server.log.count(words));
+        // It tries once a second.
+        thread::sleep(ms(2500));
+        assert_eq!([NOT_KEPT, KEPT].map(|words| server.log.count(words)), said, "no line more");
+        server.assert_echoes();
+        permit(if writable { 0o777 } else { 0o555 });
+        let (words, before) = if writable { (KEPT, said[1]) } else { (NOT_KEPT, said[0]) };
+        wait_until(SOON, words, || server.log.count(words) == before + 1);
+    }
+    place.wait_saved(3);
+    server.stop();
+    assert_eq!(place.names(), ["state"], "nothing is left beside it");
+}

@@ -9,7 +9,7 @@ use super::statistics::{assert_books_balance, at_rest};
 use super::support::client::{End, is_reset, uninterrupted};
 use super::support::load::{in_parallel, worst_ping};
 use super::support::{
-    Client, Server, Turn, alongside, assert_between, ms, proc, secs, skip, stats, total, wait_until,
+    Client, SOON, Server, Turn, alongside, assert_between, ms, proc, secs, skip, stats, total, wait_until,
 };
 
 /// Echoes once, rests, and tells how and how long after the last byte the connection ended.
@@ -202,7 +202,7 @@ fn wait_for_reset(deaf: &Client) {
     // Without reading: the end shows in writing.
     let mut stream = deaf.stream();
     let error = loop {
-        match uninterrupted(|| stream.write(&[0])) {
+        match uninterrupted(|| stream.write(&[0; 64 * 1024])) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => break error,
             Ok(_) => {}
@@ -210,6 +210,17 @@ fn wait_for_reset(deaf: &Client) {
         assert!(stuck.elapsed() < secs(9), "the deaf client is still connected");
     };
     assert!(is_reset(&error), "how it ended: {error}");
+}
+
+/// Connects a client that reads nothing, and sends until the server has bytes waiting for it.
+#[track_caller]
+fn deaf_client(server: &Server) -> Client {
+    let mut deaf = server.connect();
+    wait_until(SOON, "the server has a pending write", || {
+        deaf.send_until_stuck(ms(200), 64 << 20);
+        stats(server)["totals"]["bytes_buffered"].as_u64() > Some(0)
+    });
+    deaf
 }
 
 #[test]
@@ -232,8 +243,8 @@ fn without_a_write_timeout_a_deaf_client_is_never_reset() {
         turn.start(&["--workers", "1", "--idle-timeout", "1", "--write-timeout", timeout])
     };
     let (patient, strict) = (start("0"), start("1"));
-    let [mut deaf, mut comparison] = [&patient, &strict].map(Server::connect);
-    deaf.send_until_stuck(ms(200), 64 << 20);
+    let deaf = deaf_client(&patient);
+    let mut comparison = strict.connect();
     comparison.send_until_stuck(ms(200), 64 << 20);
     wait_for_reset(&comparison);
     // Several timeouts and polls of them later, idle or not.

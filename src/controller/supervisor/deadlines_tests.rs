@@ -285,10 +285,10 @@ fn assert_forgiven_after(most: Duration, timeout: Option<Duration>) {
         world.take();
         world.now += gap;
         world.on(Event::Tick);
-        let judged = world.take().iter().any(|action| match action {
-            Action::Report(Report::Unresponsive(..) | Report::Hung(..)) => true,
-            _ => false,
-        });
+        let is_verdict = |action: &Action| {
+            matches!(action, Action::Report(Report::Unresponsive(..) | Report::Hung(..)))
+        };
+        let judged = world.take().iter().any(is_verdict);
         assert_eq!(judged, !forgiven, "silence of {gap:?}, worker timeout {timeout:?}");
     }
 }

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::operator::{freeze, reload, strike, wait_settled};
 use super::support::http::{admin_of, admin_pids};
-use super::support::{Client, SOON, Server, Turn, proc, try_for, wait_until};
+use super::support::{Client, SOON, Server, Turn, proc, try_for, wait_for, wait_until};
 
 /// O_CLOEXEC in the flags of /proc/PID/fdinfo.
 const CLOSE_ON_EXEC: u32 = 0o2_000_000;
@@ -122,7 +122,7 @@ fn table(server: &Server, admin_port: u16) -> Option<Table> {
 /// Every descriptor from 3 on is closed by exec(2), and each process watches only its own sockets.
 #[track_caller]
 fn assert_private(server: &Server, scene: &str) {
-    let all = all_descriptors(server).unwrap();
+    let all = wait_for(SOON, "a look at all descriptors", || all_descriptors(server));
     for one in all.iter().filter(|one| one.number > 2) {
         let Descriptor { process, number, target, .. } = one;
         assert!(one.close_on_exec, "{scene}: {process} leaks {number} ({target}) to exec(2)");

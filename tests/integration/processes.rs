@@ -99,7 +99,7 @@ fn busy_polling_keeps_an_idle_worker_running_for_as_long_as_configured() {
     // An idle worker wakes up once a second, and polls each time.
     let (never, part, always) = (share("0"), share("300000"), share("1000000"));
     println!("share of time: {never:.3} without, {part:.3} with 0.3 s, {always:.3} with 1 s");
-    assert!(never < 0.1, "without busy polling it sleeps: {never}");
-    assert!((0.15..0.7).contains(&part), "0.3 s of each second: {part}");
+    assert!(never < 0.2, "without busy polling it sleeps: {never}");
+    assert!((0.2..0.7).contains(&part), "0.3 s of each second: {part}");
     assert!(always > 0.8, "a second of each second: {always}");
 }

@@ -27,25 +27,25 @@ fn duplicate(pid: i32, number: i32) -> io::Result<OwnedFd> {
 /// Returns the server's end of a client's connection, or says why it cannot be had here.
 #[track_caller]
 pub(crate) fn accepted_socket(server: &Server, client: &Client) -> Option<Socket> {
-    let (here, there) = (client.stream().local_addr().unwrap(), server.port());
+    let ends = (server.port(), client.stream().local_addr().unwrap().port());
     let target = wait_for(SOON, "the server's end of the connection", || {
-        let sockets = proc::sockets().into_iter();
-        let ends = |socket: &proc::Socket| (socket.local.port(), socket.remote.port());
-        let socket = sockets.filter(|socket| socket.inode > 0 && !socket.listens);
-        let socket = socket.into_iter().find(|socket| ends(socket) == (there, here.port()))?;
-        Some(format!("socket:[{}]", socket.inode))
+        let is_ours = |socket: &proc::Socket| {
+            !socket.listens && (socket.local.port(), socket.remote.port()) == ends
+        };
+        let socket = proc::sockets().into_iter().find(is_ours)?;
+        (socket.inode > 0).then(|| format!("socket:[{}]", socket.inode))
     });
     let holder = wait_for(SOON, "the worker that holds it", || {
         server.workers().into_values().find_map(|pid| {
-            let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
-            let holds = |path: &fs::DirEntry| {
-                fs::read_link(path.path()).is_ok_and(|link| link.to_str() == Some(target.as_str()))
-            };
-            let entry = entries.into_iter().find(holds)?;
+            let mut entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+            let entry = entries.find(|entry| {
+                fs::read_link(entry.path()).is_ok_and(|link| link.to_str() == Some(&target))
+            })?;
             Some((pid, entry.file_name().to_str()?.parse().ok()?))
         })
     });
-    match duplicate(holder.0, holder.1) {
+    let (pid, number) = holder;
+    match duplicate(pid, number) {
         Ok(socket) => Some(Socket::from(socket)),
         Err(error) => {
             skip(&format!("no access to sockets of other processes: {error}"));

@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::operator::{freeze, reload, strike, wait_settled};
 use super::support::http::{admin_of, admin_pids};
-use super::support::{Client, SOON, Server, Turn, proc, try_for, wait_for, wait_until};
+use super::support::{Client, Server, Turn, proc, secs, try_for, wait_for, wait_until};
+
+/// The controller judges nobody while it stands still itself, as it may on a busy machine.
+const AT_LENGTH: Duration = secs(15);
 
 /// O_CLOEXEC in the flags of /proc/PID/fdinfo.
 const CLOSE_ON_EXEC: u32 = 0o2_000_000;
@@ -122,7 +126,7 @@ fn table(server: &Server, admin_port: u16) -> Option<Table> {
 /// Every descriptor from 3 on is closed by exec(2), and each process watches only its own sockets.
 #[track_caller]
 fn assert_private(server: &Server, scene: &str) {
-    let all = wait_for(SOON, "a look at all descriptors", || all_descriptors(server));
+    let all = wait_for(AT_LENGTH, "a look at all descriptors", || all_descriptors(server));
     for one in all.iter().filter(|one| one.number > 2) {
         let Descriptor { process, number, target, .. } = one;
         assert!(one.close_on_exec, "{scene}: {process} leaks {number} ({target}) to exec(2)");
@@ -200,7 +204,7 @@ impl Fleet<'_> {
 #[track_caller]
 fn assert_holds(server: &Server, admin_port: u16, wanted: &Table, scene: &str) {
     let mut last = None;
-    let held = try_for(SOON, || {
+    let held = try_for(AT_LENGTH, || {
         last = table(server, admin_port).or(last.take());
         (last.as_ref() == Some(wanted)).then_some(())
     });
@@ -219,7 +223,7 @@ fn assert_holds(server: &Server, admin_port: u16, wanted: &Table, scene: &str) {
 fn kill_worker(server: &Server, slot: u32) {
     let former = server.workers()[&slot];
     strike(former, Signal::SIGKILL);
-    wait_until(SOON, "a new worker", || {
+    wait_until(AT_LENGTH, "a new worker", || {
         server.workers().get(&slot).is_some_and(|&pid| pid != former)
     });
 }
@@ -259,7 +263,7 @@ fn the_admin_process_and_the_files_of_the_controller_are_kept_apart() {
     kill_worker(&server, 1);
     fleet.assert_held(&server, "after a worker was killed");
     strike(admin_pids(&server)[0], Signal::SIGKILL);
-    wait_until(SOON, "two lines", || server.log.count("admin process answers") == 2);
+    wait_until(AT_LENGTH, "two lines", || server.log.count("admin process answers") == 2);
     fleet.assert_held(&server, "after the admin process was killed");
     reload(&server);
     fleet.assert_held(&server, "after a reload");
@@ -301,7 +305,7 @@ fn a_worker_returns_what_it_has_taken_over() {
         let fleet = Fleet { slots: 3, addresses: 1, handoff, admin: false, files: &[] };
         let victim = server.workers()[&1];
         freeze(victim);
-        server.log.wait_for(SOON, "worker does not respond");
+        server.log.wait_for(AT_LENGTH, "worker does not respond");
         let mut taken = fleet.table();
         for name in ["controller", "worker 1", "worker 2"] {
             let rows = taken.get_mut(name).unwrap();
@@ -314,7 +318,7 @@ fn a_worker_returns_what_it_has_taken_over() {
         }
         assert_holds(&server, 0, &taken, "taken over");
         strike(victim, Signal::SIGCONT);
-        server.log.wait_for(SOON, "worker responds again");
+        server.log.wait_for(AT_LENGTH, "worker responds again");
         fleet.assert_held(&server, "given back");
         server.stop();
     }

@@ -14,7 +14,8 @@ use super::operator::traffic::{TRANSFERS, under_traffic, under_visits};
 use super::operator::{ConfigFile, census, descriptors_of, freeze, reload, strike, wait_settled};
 use super::support::pattern::Dice;
 use super::support::{
-    Client, SOON, Server, Turn, ms, secs, stats, try_for, under_connecting_load, wait_for, wait_until,
+    Client, SOON, Server, Turn, ms, secs, stats, try_for, under_connecting_load, wait_for,
+    wait_until,
 };
 
 const LEAST: [&str; 4] = ["--balance", "least-connections", "--idle-timeout", "60"];

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use super::support::{SOON, Server, Turn, lack, proc, secs, skip, wait_until};
+use super::support::{SOON, Server, Turn, lack, proc, secs, wait_until};
 
 #[test]
 fn every_process_has_its_title() {

@@ -8,7 +8,7 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{SOON, skip};
+use super::{SOON, lack, skip};
 
 /// A tracer at work. When it goes out of scope the process runs on undisturbed.
 pub(crate) struct Tracer(Child);
@@ -21,7 +21,7 @@ impl Tracer {
         command.args(["-p", &pid.to_string(), "-o", "/dev/null", "-e"]);
         command.arg(format!("inject={injection}")).stdin(Stdio::null()).stderr(Stdio::piped());
         let Ok(mut process) = command.spawn() else {
-            skip("there is no strace");
+            lack("strace");
             return None;
         };
         let lines = BufReader::new(process.stderr.take().expect("stderr is piped")).lines();

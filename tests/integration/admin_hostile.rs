@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::operator::descriptors_of;
 use super::support::http::{Http, admin_of, admin_pid, admin_pids, ask, get};
-use super::support::load::worst_ping;
+use super::support::load::ping;
 use super::support::pattern::Dice;
 use super::support::{Server, Turn, alongside, assert_between, ms, proc, secs, wait_until};
 
@@ -114,7 +114,7 @@ fn two_hundred_that_drip_disturb_nobody() {
             open
         });
     };
-    let (ping, ()) = alongside(
+    let (pings, ()) = alongside(
         |_| {
             while !slow.is_empty() && begin.elapsed() < secs(20) {
                 drip(&mut slow, &mut lasted);
@@ -122,16 +122,17 @@ fn two_hundred_that_drip_disturb_nobody() {
             }
         },
         || {
-            let ping = worst_ping(server.address(), secs(3), ms(5));
+            let pings = ping(&server, secs(3), ms(5));
             for _ in 0..20 {
                 let asked = Instant::now();
                 assert_eq!(get(address, "/metrics").status, 200);
                 assert!(asked.elapsed() < secs(1), "{:?}", asked.elapsed());
             }
-            ping
+            pings
         },
     );
-    println!("worst ping {ping:?}");
+    println!("{pings:?}");
+    assert!(pings.excess() < ms(100), "worst round trip beside 200 that drip: {pings:?}");
     assert_eq!(lasted.len(), 200, "all were sent away");
     lasted.iter().for_each(|&it| assert_between("a slow one lasts", it, secs(4), secs(9)));
     assert_unimpressed(&server, pid);

@@ -11,7 +11,7 @@ use super::operator::{
     REFUSED, assert_all_new, descriptors_of, freeze, hang_up_and_wait, refused_reload, reload,
     strike, wait_settled,
 };
-use super::support::{SOON, Server, Turn, assert_between, ms, permitted, proc, secs, wait_until};
+use super::support::{SOON, Server, Turn, assert_between, ms, permitted, proc, secs, skip, wait_until};
 
 /// `unshare` with what makes its first process PID 1 of a new namespace.
 const NAMESPACE: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
@@ -46,9 +46,7 @@ fn start_as_pid_one(turn: &Turn, installation: &Installation) -> Option<Server> 
     let launch = turn.launch(&ARGS).program(installation.program());
     let mut server = launch.under(&NAMESPACE).start_unready();
     server.wait_serving(SOON);
-    let wrapper = server.controller();
-    let inside = proc::processes().into_iter().find(|process| process.ppid == wrapper);
-    server.controller_is(inside.expect("unshare has started the controller").pid);
+    server.controller_is_inside();
     assert!(server.log.count("controller[1]") > 0, "it really is PID 1");
     Some(server)
 }

@@ -17,9 +17,7 @@ fn namespaces_are_missing() -> bool {
 fn serve_as_pid_one(launch: Launch) -> Server {
     let mut server = launch.start_unready();
     server.wait_serving(SOON);
-    let wrapper = server.controller();
-    let inside = proc::processes().into_iter().find(|process| process.ppid == wrapper);
-    server.controller_is(inside.expect("unshare has started the controller").pid);
+    server.controller_is_inside();
     assert!(server.log.count("controller[1]") > 0, "it really is PID 1");
     server
 }

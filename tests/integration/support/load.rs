@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::bystander::{Pings, bare_ping, beside};
 use super::client::{Client, is_reset, uninterrupted};
-use super::ms;
 use super::pattern::{Dice, PERIOD, Pattern};
+use super::server::Server;
+use super::{ms, proc};
 
 /// How an exchange is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,16 +233,26 @@ pub(crate) fn stream_until(address: SocketAddr, over: &AtomicBool) -> u64 {
     })
 }
 
-/// Echoes 64 bytes every `pause` for as long as `span`, on one connection; the longest round trip.
+/// Echoes 64 bytes every `pause` for as long as `span`, on one connection, and lets a bystander do the
+/// same without the daemon.
 #[track_caller]
-pub(crate) fn worst_ping(address: SocketAddr, span: Duration, pause: Duration) -> Duration {
-    let mut client = Client::connect(address);
-    let end = Instant::now() + span;
-    let mut worst = Duration::ZERO;
-    while Instant::now() < end {
-        worst = worst.max(client.echo(64));
-        thread::sleep(pause);
-    }
+pub(crate) fn ping(server: &Server, span: Duration, pause: Duration) -> Pings {
+    let mut client = server.connect();
+    let worker = server.worker_of(&client);
+    // A busy worker waits longer for a processor than a bystander that mostly sleeps.
+    let waited = || proc::waiting_time(worker) + proc::own_waiting_time();
+    let ((worst, own), bystander) = beside(bare_ping(), pause, || {
+        let end = Instant::now() + span;
+        let (mut worst, mut own) = (Duration::ZERO, Duration::ZERO);
+        while Instant::now() < end {
+            let before = waited();
+            let took = client.echo(64);
+            worst = worst.max(took);
+            own = own.max(took.saturating_sub(waited().saturating_sub(before)));
+            thread::sleep(pause);
+        }
+        (worst, own)
+    });
     client.finish();
-    worst
+    Pings { worst, own, bystander: bystander.worst() }
 }

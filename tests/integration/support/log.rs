@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -24,6 +24,24 @@ impl Line {
     /// Whether the line contains `needle`.
     pub(crate) fn has(&self, needle: &str) -> bool {
         self.text.contains(needle)
+    }
+
+    /// When the server wrote it, if it was started with `--enable-log-timestamps`. Unlike `at` this is
+    /// the same however late the line is read.
+    pub(crate) fn stamp(&self) -> Option<SystemTime> {
+        let (date, time) = self.text.split_once('Z')?.0.split_once('T')?;
+        let mut date = date.split('-').map(str::parse::<u64>);
+        let [year, month, day] = [date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?];
+        // Years begin in March here: the day that leap years add is the last one.
+        let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
+        let leap_days = year / 4 - year / 100 + year / 400;
+        let days = year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1;
+        let mut time = time.splitn(3, ':');
+        let [hours, minutes] = [time.next()?.parse::<u64>().ok()?, time.next()?.parse().ok()?];
+        let seconds = time.next()?.parse().ok()?;
+        // The first of January 1970 is day 719 468.
+        let whole = ((days - 719_468) * 24 + hours) * 3600 + minutes * 60;
+        Some(UNIX_EPOCH + Duration::from_secs(whole) + Duration::from_secs_f64(seconds))
     }
 
     /// The number behind `key=` (text) or `"key":` (JSON).

@@ -12,8 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) mod browser;
+pub(crate) mod bystander;
 pub(crate) mod client;
-pub(crate) mod foreign;
+    pub(crate) mod diag;, pub(crate) mod foreign;
 pub(crate) mod http;
 pub(crate) mod launch;
 pub(crate) mod load;
@@ -64,12 +65,14 @@ enum Hold {
 impl Turn {
     /// A turn beside other ordinary tests. One a test: a second one could wait for itself.
     pub(crate) fn shared() -> Self {
+        pattern::prepare();
         let guard = TURNS.read().unwrap_or_else(PoisonError::into_inner);
         Self { _hold: Hold::Shared { _guard: guard } }
     }
 
     /// A turn with no other test running.
     pub(crate) fn alone() -> Self {
+        pattern::prepare();
         let guard = TURNS.write().unwrap_or_else(PoisonError::into_inner);
         Self { _hold: Hold::Alone { _guard: guard } }
     }

@@ -14,6 +14,11 @@ static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     once.iter().chain(&once).copied().collect()
 });
 
+/// Makes the table now: it takes a while, which is not to be measured with somebody's first bytes.
+pub(crate) fn prepare() {
+    LazyLock::force(&TABLE);
+}
+
 /// An endless stream of bytes; streams of different seeds differ.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pattern {

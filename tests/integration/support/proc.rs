@@ -1,10 +1,13 @@
-//! What the kernel says about processes and sockets, read from /proc.
+//! What the kernel says about processes and sockets.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
+
+use super::diag::{self, States};
 
 /// One line of /proc/PID/stat, as far as tests look at it.
 #[derive(Clone, Debug)]
@@ -85,11 +88,24 @@ pub(crate) fn environment_has(pid: i32, text: &str) -> bool {
 /// Time spent on a processor by all threads of the process so far.
 pub(crate) fn cpu_time(pid: i32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let nanoseconds = tasks.filter_map(|task| {
-        let line = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(nanoseconds.sum())
+    tasks.filter_map(|task| Some(schedstat(&task.path())?[0])).sum()
+}
+
+/// Time that a process with one thread has waited for a processor so far, ready to run.
+pub(crate) fn waiting_time(pid: i32) -> Duration {
+    schedstat(Path::new(&format!("/proc/{pid}"))).map_or(Duration::ZERO, |[_, waiting]| waiting)
+}
+
+/// The same of the thread that asks.
+pub(crate) fn own_waiting_time() -> Duration {
+    schedstat(Path::new("/proc/thread-self")).map_or(Duration::ZERO, |[_, waiting]| waiting)
+}
+
+/// Time that a thread has spent on a processor, and time that it has waited for one.
+fn schedstat(task: &Path) -> Option<[Duration; 2]> {
+    let line = fs::read_to_string(task.join("schedstat")).ok()?;
+    let mut fields = line.split_whitespace().map(|field| field.parse().map(Duration::from_nanos));
+    Some([fields.next()?.ok()?, fields.next()?.ok()?])
 }
 
 /// Time for which the process's only thread ran or waited for a processor so far.
@@ -125,8 +141,13 @@ pub(crate) struct Socket {
     pub(crate) keepalive: bool,
 }
 
-/// All TCP sockets, IPv4 and IPv6.
+/// All TCP sockets that are held by a process, IPv4 and IPv6.
 pub(crate) fn sockets() -> Vec<Socket> {
+    diag::sockets(States::HELD).unwrap_or_else(|_| sockets_in_tables())
+}
+
+/// The same without sock_diag(7), for kernels that have none.
+fn sockets_in_tables() -> Vec<Socket> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
     let text: Vec<String> = tables.into_iter().flatten().collect();
     text.iter().flat_map(|table| table.lines()).filter_map(socket).collect()
@@ -146,12 +167,19 @@ pub(crate) fn listeners() -> Vec<Socket> {
 
 /// The listeners that a process holds open.
 pub(crate) fn listeners_of(pid: i32) -> Vec<Socket> {
+    let inodes = inodes_of(pid);
+    let all = diag::sockets(States::LISTEN).unwrap_or_else(|_| listeners());
+    let all = all.into_iter();
+    all.filter(|socket| socket.listens && inodes.contains(&socket.inode)).collect()
+}
+
+/// Identities of all sockets that a process holds open.
+pub(crate) fn inodes_of(pid: i32) -> Vec<u64> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let names = links.filter_map(|link| fs::read_link(link.path()).ok());
-    let inodes: Vec<u64> = names
+    names
         .filter_map(|name| name.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
-        .collect();
-    listeners().into_iter().filter(|socket| inodes.contains(&socket.inode)).collect()
+        .collect()
 }
 
 /// One line of /proc/net/tcp: number, local, remote, state, queues, timer, ..., inode.

@@ -93,6 +93,17 @@ impl Server {
         *self.workers().values().next().expect("a worker lives")
     }
 
+    /// The pid of the worker that serves this client, as the kernel tells it.
+    #[track_caller]
+    pub(crate) fn worker_of(&self, client: &Client) -> i32 {
+        let port = client.stream().local_addr().expect("it is connected").port();
+        wait_for(SOON, "somebody serves the client", || {
+            let ours = |one: &proc::Socket| !one.listens && one.remote.port() == port;
+            let inode = proc::sockets().into_iter().find(ours)?.inode;
+            self.workers().into_values().find(|&pid| proc::inodes_of(pid).contains(&inode))
+        })
+    }
+
     /// The controller's pid.
     pub(crate) fn controller(&self) -> i32 {
         self.controller
@@ -101,6 +112,14 @@ impl Server {
     /// Tells the guard that the controller is another process than the one that was started.
     pub(crate) fn controller_is(&mut self, pid: i32) {
         self.controller = pid;
+    }
+
+    /// Tells the guard that the controller is the process that the wrapper around it has started.
+    #[track_caller]
+    pub(crate) fn controller_is_inside(&mut self) {
+        let wrapper = self.controller;
+        let inside = proc::processes().into_iter().find(|process| process.ppid == wrapper);
+        self.controller = inside.expect("the wrapper has started the controller").pid;
     }
 
     /// Where a client of this machine reaches the first listener.

@@ -95,7 +95,8 @@ impl Controller<'_> {
         self.clock.uptime(now).as_millis() as u64
     }
 
-    fn publish_state(&self, now: Instant) {
+    /// Brings the state of the daemon and of every slot up to date.
+    pub(super) fn publish_state(&self, now: Instant) {
         let layout = self.statistics.layout();
         let brain = &self.supervisor;
         let phase = if brain.is_starting() {

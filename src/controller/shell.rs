@@ -182,6 +182,10 @@ impl Controller<'_> {
     /// Carries out what the brain has decided, and what it decides upon hearing of that.
     pub(super) fn act(&mut self) -> ControlFlow<Exit> {
         while !self.actions.is_empty() {
+            // In force before the log says so: the reader may act on it at once.
+            self.steer();
+            self.list_healthy();
+            self.publish_state(Instant::now());
             for action in std::mem::take(&mut self.actions) {
                 match action {
                     Action::Spawn(slot) => self.spawn(slot),

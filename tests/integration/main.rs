@@ -17,6 +17,7 @@ mod admin_hostile;
 mod admin_life;
 mod admin_page;
 mod admin_prometheus;
+mod announcements;
 mod balance;
 mod client_bench;
 mod client_check;

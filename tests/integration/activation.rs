@@ -1,8 +1,6 @@
 //! Sockets from outside: a socket unit's, and our own that a service manager has kept.
 
-use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -30,23 +28,8 @@ fn group(address: SocketAddr, count: usize) -> Vec<TcpListener> {
 
 /// The sockets that the workers listen on, by their identities, slot by slot.
 fn inodes(server: &Server) -> Vec<Vec<u64>> {
-    // Only of listeners: after some thousand visits the table is long.
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
-    let text: Vec<String> = tables.into_iter().flatten().collect();
-    let listeners = text.iter().flat_map(|table| table.lines()).filter_map(|line| {
-        let mut fields = line.split_whitespace().skip(3);
-        fields.next().filter(|state| *state == "0A")?;
-        fields.nth(5)?.parse::<u64>().ok()
-    });
-    let listeners: Vec<u64> = listeners.collect();
     let of_worker = |pid: i32| {
-        let links = fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").flatten();
-        let names = links.filter_map(|link| fs::read_link(link.path()).ok());
-        let inode = |name: PathBuf| -> Option<u64> {
-            name.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-        };
-        let mut own: Vec<u64> = names.filter_map(inode).collect();
-        own.retain(|inode| listeners.contains(inode));
+        let mut own: Vec<u64> = proc::listeners_of(pid).iter().map(|one| one.inode).collect();
         own.sort();
         own
     };
@@ -66,7 +49,8 @@ fn one_passed_socket_is_shared_by_all_workers() {
     early.expect(1000);
     early.finish();
     let shared = inodes(&server);
-    assert!(shared.iter().all(|one| one.len() == 1 && one == &shared[0]), "{shared:?}");
+    assert_eq!((shared.len(), shared[0].len()), (3, 1), "{shared:?}");
+    assert!(shared.iter().all(|one| one == &shared[0]), "{shared:?}");
     let before = server.workers();
     let ((), ledger) = under_visits(address, || {
         reload(&server);
@@ -118,7 +102,8 @@ fn passed_sockets_of_several_addresses_are_all_served_by_everybody() {
         assert!(server.addresses().contains(&address), "{address} is named");
         (0..10).for_each(|_| _ = Client::connect(address).echo(100));
     }
-    assert!(inodes(&server).iter().all(|one| one.len() == sockets.len()));
+    let counts: Vec<usize> = inodes(&server).iter().map(Vec::len).collect();
+    assert_eq!(counts, [sockets.len(); 2], "each of two workers has all of them");
     server.stop();
 }
 

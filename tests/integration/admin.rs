@@ -1,6 +1,7 @@
 //! The admin process answers: what there is, in which form, and to whom.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -8,8 +9,9 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use super::operator::strike;
-use super::support::http::{Http, admin_of, admin_pid, ask, get};
+use super::support::http::{Http, admin_of, admin_pid, admin_pids, ask, get};
 use super::support::{SOON, Turn, lack, ms, proc, secs, wait_for, wait_until};
+
 
 #[test]
 fn everything_is_where_it_should_be() {
@@ -266,11 +268,22 @@ fn the_admin_process_has_no_more_than_it_needs() {
     let server = turn.start(&["--workers", "3", "--admin", "0"]);
     let (address, pid) = (admin_of(&server), admin_pid(&server));
     assert_eq!(proc::command_line(pid), "tcp-echo[admin]");
-    let listeners = proc::listeners_of(pid);
-    assert!(listeners.iter().all(|one| one.local == address), "{listeners:?}");
-    for worker in server.workers().into_values() {
-        assert!(proc::listeners_of(worker).iter().all(|one| one.local != address));
+    let listens_at = |pid| -> Vec<SocketAddr> {
+        proc::listeners_of(pid).into_iter().map(|one| one.local).collect()
+    };
+    assert_eq!(listens_at(pid), [address], "none of the echo's listeners");
+    let workers = server.workers();
+    assert_eq!(workers.len(), 3);
+    for worker in workers.into_values() {
+        assert_eq!(listens_at(worker), server.addresses(), "none of the admin's");
     }
+    // The first one was forked before there were any workers.
+    strike(pid, Signal::SIGKILL);
+    let pid = wait_for(SOON, "it is replaced", || {
+        admin_pids(&server).into_iter().find(|one| *one != pid)
+    });
+    wait_until(SOON, "it answers", || get(address, "/readyz").status == 200);
+    assert_eq!(listens_at(pid), [address], "none of the echo's listeners, either");
     assert_eq!(fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(), 1, "one thread");
     let curl = Command::new("curl").args(["-sf", &format!("http://{address}/readyz")]).output();
     match curl {

@@ -259,11 +259,14 @@ fn the_way_of_balancing_follows_the_file() {
         file.write(&format!("workers = 4\nbalance = \"{way}\"\n"));
         reload(&server);
         wait_settled(&server, 4);
-        let clients: Vec<Client> = (0..16).map(|_| served_client(&server)).collect();
+        let spreads: Vec<Vec<usize>> = (0..8).map(|_| spread_of_sixteen(&server)).collect();
+        let even = spreads.iter().filter(|counts| *counts == &[4; 4]).count();
         if way == "least-connections" {
-            assert_eq!(spread(&server, 16), [4; 4], "{way}");
+            assert_eq!(even, 8, "{way}: {spreads:?}");
+        } else {
+            // The kernel's choice is even once in 68 times: all eight times in 10^14.
+            assert!(even < 8, "{way}: {spreads:?}");
         }
-        clients.into_iter().for_each(Client::finish);
     }
     server.stop();
 }
@@ -305,4 +308,13 @@ fn after_a_reload_back_to_hash_no_connection_is_handed_off() {
         clients.into_iter().for_each(Client::finish);
     }
     server.stop();
+}
+
+/// How many of sixteen new connections each worker has, fewest first. Nobody has any before or after.
+fn spread_of_sixteen(server: &Server) -> Vec<usize> {
+    let clients: Vec<Client> = (0..16).map(|_| served_client(server)).collect();
+    let counts = spread(server, 16);
+    clients.into_iter().for_each(Client::finish);
+    spread(server, 0);
+    counts
 }

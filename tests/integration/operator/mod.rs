@@ -136,6 +136,19 @@ pub(crate) fn assert_all_new(before: &BTreeMap<u32, i32>, after: &BTreeMap<u32, 
     assert!(old.is_empty(), "all workers are new: {old:?} of {before:?} are still in {after:?}");
 }
 
+/// The daemon has ended, and these are all the workers that it ever had: every worker's end is logged,
+/// also of one that was never ready.
+#[track_caller]
+pub(crate) fn assert_nobody_replaced(server: &mut Server, workers: &BTreeMap<u32, i32>) {
+    server.log.join();
+    let exited = server.log.with("worker exited");
+    let mut exited: Vec<_> = exited.iter().map(|line| line.number("worker_pid")).collect();
+    exited.sort();
+    let mut workers: Vec<_> = workers.values().map(|&pid| Some(i64::from(pid))).collect();
+    workers.sort();
+    assert_eq!(exited, workers, "nobody is replaced at the end");
+}
+
 /// The same controller and the same workers as before, and they serve.
 #[track_caller]
 pub(crate) fn assert_untouched(server: &mut Server, before: &BTreeMap<u32, i32>) {

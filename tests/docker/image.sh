@@ -68,20 +68,31 @@ reaps() {
     docker exec "$id-reap" /tcp-echo check --quick && remove reap
 }
 
-# With connections that never pause the deadline is met; without any it does not take that long.
+# drained NAME: milliseconds from the signal to the end, by the log's own timestamps. What the engine
+# takes besides, on a busy machine, is not the daemon's; that it has not killed says the exit code.
+drained() {
+    local from to
+    from=$(docker logs "$id-$1" 2>&1 | sed -n 's/^\([^ ]*Z\) .*: received SIGTERM$/\1/p') &&
+        to=$(docker logs "$id-$1" 2>&1 | sed -n 's/^\([^ ]*Z\) .*: stopped$/\1/p') &&
+        [[ $from && $to ]] || return
+    echo $(($(date --date "$to" +%s%3N) - $(date --date "$from" +%s%3N)))
+}
+
+# With connections that never pause the deadline of 8 s is met; without any it does not take that long.
 drains() {
-    local began took loaded
+    local took loaded most
     for loaded in no yes; do
-        start drain "$images/prod" --workers 2 && serving drain || return
+        start drain "$images/prod" --workers 2 --enable-log-timestamps && serving drain || return
+        most=2000
         if [[ $loaded == yes ]]; then
             docker exec "$id-drain" /tcp-echo bench --quiet -c 20 -T 60 >"$tmp/bench" 2>&1 &
             wait_for 10 "load" load_arrives || return
+            most=10000
         fi
-        began=$(date +%s%3N)
         docker stop "$id-drain" >/dev/null || return
-        took=$(($(date +%s%3N) - began))
-        echo "20 busy connections: $loaded; stopped in $took ms, exit code $(state drain ExitCode)"
-        is drain ExitCode 0 && ((took < 10000)) && says drain " stopped" || return
+        took=$(drained drain) || { echo "the log does not say when it began and ended" && return 1; }
+        echo "20 busy connections: $loaded; drained in $took ms, exit code $(state drain ExitCode)"
+        is drain ExitCode 0 && ((took < most)) || return
         remove drain
     done
     wait

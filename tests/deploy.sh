@@ -73,10 +73,12 @@ configuration_file() {
     plain --config "$tmp/all.toml" --print-config | sed 's/ *#.*//' >"$tmp/all" || return
     diff <(plain --print-config | sed 's/ *#.*//') "$tmp/all" || return
     echo "$(wc -l <"$tmp/all.toml") settings with their defaults"
+    # Nothing at all would say the same.
+    (($(wc -l <"$tmp/all.toml") > 20))
 }
 
 manual_pages() {
-    local tool page text option section
+    local tool page text option section options
     for tool in man groff col; do
         command -v $tool >/dev/null || { lack $tool; return; }
     done
@@ -93,7 +95,9 @@ manual_pages() {
         # Each option of the help text is on the page, too.
         text=$(basename "$page" .1)
         text=${text#tcp-echo}
-        for option in $(plain ${text:+"${text#-}"} --help | grep -oE '^ +(-[a-zA-Z], )?--[a-z-]+' | grep -oE -e '--[a-z-]+'); do
+        mapfile -t options < <(plain ${text:+"${text#-}"} --help | grep -oE '^ +(-[a-zA-Z], )?--[a-z-]+' | grep -oE -e '--[a-z-]+')
+        ((${#options[@]} > 0)) || { echo "no options in the help text"; return 1; }
+        for option in "${options[@]}"; do
             grep -qE -e "^ +(-[a-zA-Z], )?$option" "$tmp/page" || { echo "no option $option"; return 1; }
         done
     done
@@ -164,6 +168,7 @@ schemas() {
             return 1
         fi
         echo "Kubernetes ${version:-newest}: $(grep -c " passed for " "$tmp/validated") objects are valid"
+        grep -q " passed for " "$tmp/validated" || return
     done
 }
 

@@ -222,6 +222,7 @@ fn a_full_worker_uses_no_processor_time_while_it_waits() {
     let mut inside: Vec<Client> = (0..5).map(|_| server.connect()).collect();
     inside.iter_mut().for_each(|client| _ = client.echo(10));
     let queued: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    server.log.wait_for(SOON, "accepting paused");
     let share = processor_share(&server, secs(1));
     assert!(share < 0.1, "a full worker uses {share:.3} of a processor");
     drop((inside, queued));

@@ -1,6 +1,6 @@
 //! Logs: one line an event that people and programs can read, and never in the way of an echo.
 
-use std::fs;
+    use std::fs;, use std::thread;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -66,7 +66,9 @@ fn every_text_line_has_level_role_pid_and_message() {
 #[test]
 fn timestamps_stand_first_when_they_are_wanted() {
     let turn = Turn::shared();
-    for line in eventful_life(turn.start(&["--workers", "1", "--enable-log-timestamps"])) {
+    let lines = eventful_life(turn.start(&["--workers", "1", "--enable-log-timestamps"]));
+    assert!(lines.len() >= 6, "{lines:?}");
+    for line in lines {
         let (stamp, rest) = line.split_once(' ').unwrap();
         let shape: String =
             stamp.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
@@ -82,8 +84,11 @@ fn connections_are_not_logged_above_debug() {
     let before = server.log.lines().len();
     (0..50).for_each(|_| server.assert_echoes());
     (0..10).for_each(|_| server.connect().reset());
-    server.signal(Signal::SIGUSR1);
-    server.log.wait_for(SOON, "Worker has handled");
+    wait_until(SOON, "all of them were handled", || {
+        server.signal(Signal::SIGUSR1);
+        thread::sleep(ms(20));
+        server.log.count("Worker has handled (60) ") > 0
+    });
     let after = server.log.lines();
     let all_usr1 = |line: &Line| line.has("Worker is currently") || line.has("Worker has handled");
     assert!(after[before..].iter().all(all_usr1), "{:?}", &after[before..]);

@@ -49,6 +49,7 @@ fn workers_are_pinned_only_when_that_is_wanted() {
     free.stop();
     let pinned = turn.start(&["--workers", "2", "--cpu-affinity"]);
     let places: Vec<String> = pinned.workers().into_values().map(processors_of).collect();
+    assert_eq!(places.len(), 2);
     assert!(places.iter().all(|place| place.parse::<u32>().is_ok()), "one each: {places:?}");
     if all.parse::<u32>().is_err() {
         assert_ne!(places[0], places[1], "there is more than one processor");

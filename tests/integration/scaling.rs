@@ -85,6 +85,7 @@ fn a_worker_more_takes_its_part() {
     clients.iter_mut().for_each(|client| _ = client.echo(10));
     // Two of equal standing: that one gets none of forty happens once in 2^39 times.
     let census = census(&server);
+    assert_eq!(census.len(), 2);
     assert!(census.values().all(|(now, _)| *now > 0), "both have accepted some: {census:?}");
     drop(clients);
     server.stop();

@@ -11,9 +11,7 @@ use super::operator::{
     ConfigFile, REFUSED, assert_all_new, assert_untouched, freeze, refused_reload, reload, strike,
     wait_settled,
 };
-use super::support::{
-    Client, End, SOON, Server, Turn, assert_between, ms, proc, secs, try_for, wait_until,
-};
+use super::support::{End, SOON, Server, Turn, assert_between, ms, secs, wait_until};
 
 fn start_with(turn: &Turn, file: &ConfigFile) -> Server {
     turn.start(&["--config", file.name()])
@@ -67,7 +65,7 @@ fn a_mended_file_is_in_force() {
     let mut idle = server.connect();
     idle.echo(100);
     server.log.wait_for_line(SOON, "DEBUG lines", |line| line.has("DEBUG worker-"));
-    assert!(has_keepalive(&idle), "keepalive-delay");
+    assert!(idle.has_keepalive(), "keepalive-delay");
     idle.expect_fin();
     assert_between("the idle timeout", begin.elapsed(), ms(650), secs(3));
     drop(idle);
@@ -76,18 +74,10 @@ fn a_mended_file_is_in_force() {
     wait_settled(&server, 2);
     let mut idle = server.connect();
     idle.echo(100);
-    assert!(!has_keepalive(&idle), "the default: no keepalive");
+    assert!(!idle.has_keepalive(), "the default: no keepalive");
     assert_eq!(idle.end_within(ms(1000)), End::Open, "the default idle timeout");
     idle.finish();
     server.stop();
-}
-
-/// Whether the server's end of the connection has a keepalive timer.
-fn has_keepalive(client: &Client) -> bool {
-    let port = client.stream().local_addr().unwrap().port();
-    let ours = |socket: &proc::Socket| socket.remote.port() == port && socket.keepalive;
-    let found = try_for(ms(300), || proc::sockets().iter().any(ours).then_some(()));
-    found.is_some()
 }
 
 #[test]

@@ -269,6 +269,7 @@ fn a_full_disk_is_told_once_and_survived_by_both_files() {
         saved().is_some_and(|it| it["totals"]["accepted"] == handled)
     });
     let lines = fs::read_to_string(inside("access.log")).unwrap();
+    assert!(lines.lines().count() >= 2, "some before the trouble, some after it: {lines:?}");
     for line in lines.lines() {
         let whole = line.contains("connection ended") && line.ends_with("reason=client_fin");
         assert!(whole && line.matches("INFO").count() == 1, "{line:?}");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::pattern::{PERIOD, Pattern};
-use super::secs;
+use super::{ms, proc, secs, try_for};
 
 /// No single read or write of a client may take longer: then something stalls.
 const PATIENCE: Duration = secs(10);
@@ -164,6 +164,14 @@ impl Client {
         self.send(length);
         self.expect(length);
         begin.elapsed()
+    }
+
+    /// Whether the kernel has a keepalive timer for the server's end of the connection, now or a moment
+    /// later: as long as another timer runs it does not show.
+    pub(crate) fn has_keepalive(&self) -> bool {
+        let port = self.stream.local_addr().expect("it is connected").port();
+        let ours = |one: &proc::Socket| one.remote.port() == port && one.keepalive;
+        try_for(ms(300), || proc::sockets().iter().any(ours).then_some(())).is_some()
     }
 
     /// Bytes that are sent and not yet back.

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::bystander::{bare_ping, beside};
 use crate::support::client::uninterrupted;
 use crate::support::load::in_parallel;
 use crate::support::pattern::{Dice, Pattern};
@@ -16,9 +17,6 @@ use crate::support::{Client, End, alongside, ms, secs};
 
 /// Threads of quick visitors. With a pause after every visit they stay below 2000 a second.
 const VISITORS: usize = 4;
-
-/// The thread that only looks at the clock: behind the quick visitors and the hesitant one.
-const BYSTANDER: usize = VISITORS + 1;
 
 /// Transfers that last: half of them steady, the others with a slow reader.
 pub(crate) const TRANSFERS: usize = 4;
@@ -53,8 +51,7 @@ pub(crate) struct Ledger {
     pub(crate) seen_out: usize,
     /// Everything that went wrong: refused, reset, short, wrong, stalled.
     pub(crate) losses: Vec<String>,
-    /// The longest time that somebody who has nothing to do with the daemon had to wait for a
-    /// processor.
+    /// By how much the longest ping of a bystander was too long.
     pub(crate) bystander: Duration,
 }
 
@@ -108,24 +105,46 @@ impl Ledger {
 
 /// Runs `act` while visitors come and go, four long transfers flow, and 30 connections are silent.
 pub(crate) fn under_traffic<A>(address: SocketAddr, act: impl FnOnce() -> A) -> (A, Ledger) {
-    let ledger = Mutex::new(Ledger::default());
     let silent = silent_connections(address);
-    let background = |over: &AtomicBool| {
-        in_parallel(VISITORS + 2 + TRANSFERS, |index| match index {
-            0..VISITORS => visit_until(address, over, &ledger),
-            VISITORS => hesitate_until(address, over, &ledger),
-            BYSTANDER => stand_by_until(over, &ledger),
+    let traffic = |over: &AtomicBool, ledger: &Mutex<Ledger>| {
+        in_parallel(VISITORS + 1 + TRANSFERS, |index| match index {
+            0..VISITORS => visit_until(address, over, ledger),
+            VISITORS => hesitate_until(address, over, ledger),
             _ if index % 2 == 0 => {
-                transfer(&ledger, "a steady transfer", || talk_until(address, over));
+                transfer(ledger, "a steady transfer", || talk_until(address, over));
             }
-            _ => transfer(&ledger, "a slow transfer", || {
+            _ => transfer(ledger, "a slow transfer", || {
                 slow_transfer(address, 24 << 20, secs(6), over)
             }),
         });
     };
-    let (result, ()) = alongside(background, || surrounded(act));
-    let mut ledger = ledger.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (result, mut ledger) = amid(traffic, act);
     silent.into_iter().for_each(|client| judge_silent(client, &mut ledger));
+    (result, ledger)
+}
+
+/// Runs `act` under visitors alone.
+pub(crate) fn under_visits<A>(address: SocketAddr, act: impl FnOnce() -> A) -> (A, Ledger) {
+    let traffic = |over: &AtomicBool, ledger: &Mutex<Ledger>| {
+        in_parallel(VISITORS + 1, |index| match index {
+            0..VISITORS => visit_until(address, over, ledger),
+            _ => hesitate_until(address, over, ledger),
+        });
+    };
+    amid(traffic, act)
+}
+
+/// Runs `act` in the midst of this traffic, beside a bystander.
+fn amid<A>(
+    traffic: impl FnOnce(&AtomicBool, &Mutex<Ledger>) + Send,
+    act: impl FnOnce() -> A,
+) -> (A, Ledger) {
+    let ledger = Mutex::new(Ledger::default());
+    let background = |over: &AtomicBool| traffic(over, &ledger);
+    let ((result, ()), bystander) =
+        beside(bare_ping(), ms(5), || alongside(background, || surrounded(act)));
+    let mut ledger = ledger.into_inner().unwrap_or_else(PoisonError::into_inner);
+    ledger.bystander = bystander.worst();
     (result, ledger)
 }
 
@@ -135,20 +154,6 @@ fn surrounded<A>(act: impl FnOnce() -> A) -> A {
     let result = act();
     thread::sleep(ms(200));
     result
-}
-
-/// Runs `act` under visitors alone.
-pub(crate) fn under_visits<A>(address: SocketAddr, act: impl FnOnce() -> A) -> (A, Ledger) {
-    let ledger = Mutex::new(Ledger::default());
-    let background = |over: &AtomicBool| {
-        in_parallel(VISITORS + 2, |index| match index {
-            0..VISITORS => visit_until(address, over, &ledger),
-            VISITORS => hesitate_until(address, over, &ledger),
-            _ => stand_by_until(over, &ledger),
-        });
-    };
-    let (result, ()) = alongside(background, || surrounded(act));
-    (result, ledger.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn silent_connections(address: SocketAddr) -> Vec<Client> {
@@ -205,17 +210,6 @@ fn hesitate_until(address: SocketAddr, over: &AtomicBool, ledger: &Mutex<Ledger>
             leave(client)
         });
     }
-}
-
-/// Looks at the clock, and writes down how late it could.
-fn stand_by_until(over: &AtomicBool, ledger: &Mutex<Ledger>) {
-    let mut worst = Duration::ZERO;
-    while !over.load(Ordering::SeqCst) {
-        let begin = Instant::now();
-        thread::sleep(ms(5));
-        worst = worst.max(begin.elapsed().saturating_sub(ms(5)));
-    }
-    ledger.lock().unwrap_or_else(PoisonError::into_inner).bystander = worst;
 }
 
 fn note_visit(ledger: &Mutex<Ledger>, what: &str, body: impl FnOnce() -> io::Result<()>) {

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::secs;
 use super::server::Server;
-use super::{SOON, secs};
 
 /// The program under test: this build's, or the one that `TCP_ECHO_BIN` names.
 pub(crate) fn binary() -> PathBuf {
@@ -111,7 +111,7 @@ impl Launch {
     pub(crate) fn run(self) -> Outcome {
         let begin = Instant::now();
         let mut process = self.spawn();
-        let code = process.wait_exit(SOON);
+        let code = process.wait_exit(secs(10));
         let took = begin.elapsed();
         let (stdout, stderr) = process.into_output();
         Outcome { code, stdout, stderr, took }

@@ -33,7 +33,12 @@ fn twenty_upgrades_under_traffic_lose_nothing() {
     ledger.assert_nothing_lost();
     assert_eq!(ledger.transfers, TRANSFERS, "{ledger:?}");
     assert_eq!(server.exit_code(), None, "the controller is still the one that was started");
-    assert_eq!(server.log.count(REFUSED) + server.log.count("given up"), 0);
+    // On a busy machine one is installed while the one before is still checked, and the next signal has
+    // it checked again.
+    let mut refused = server.log.with(REFUSED);
+    refused.retain(|line| !line.has("the program was replaced during its check"));
+    assert!(refused.is_empty(), "each build is fit: {refused:?}");
+    assert_eq!(server.log.count("given up"), 0);
     for (from, to) in [(&this, &other), (&other, &this)] {
         let upgrades = server.log.count(&format!(": taking over from={from} version={to}"));
         assert!(upgrades >= 5, "most of the 20 changed the version: {upgrades}");

@@ -95,7 +95,7 @@ impl Controller<'_> {
         self.clock.uptime(now).as_millis() as u64
     }
 
-    /// Brings the state of the daemon and of every slot up to date.
+    /// Publishes the state of the daemon and of every slot.
     pub(super) fn publish_state(&self, now: Instant) {
         let layout = self.statistics.layout();
         let brain = &self.supervisor;

@@ -182,7 +182,7 @@ impl Controller<'_> {
     /// Carries out what the brain has decided, and what it decides upon hearing of that.
     pub(super) fn act(&mut self) -> ControlFlow<Exit> {
         while !self.actions.is_empty() {
-            // In force before the log says so: the reader may act on it at once.
+            // A reader may act on a log line at once, so its effects come first.
             self.steer();
             self.list_healthy();
             self.publish_state(Instant::now());

@@ -68,8 +68,8 @@ reaps() {
     docker exec "$id-reap" /tcp-echo check --quick && remove reap
 }
 
-# drained NAME: milliseconds from the signal to the end, by the log's own timestamps. What the engine
-# takes besides, on a busy machine, is not the daemon's; that it has not killed says the exit code.
+# drained NAME: milliseconds from the signal to the end, by the timestamps of the log. They exclude the
+# time of the engine itself, and exit code 0 proves that the engine has not killed the daemon.
 drained() {
     local from to
     from=$(docker logs "$id-$1" 2>&1 | sed -n 's/^\([^ ]*Z\) .*: received SIGTERM$/\1/p') &&
@@ -78,7 +78,7 @@ drained() {
     echo $(($(date --date "$to" +%s%3N) - $(date --date "$from" +%s%3N)))
 }
 
-# With connections that never pause the deadline of 8 s is met; without any it does not take that long.
+# With connections that never pause the drain ends at the deadline of 8 s; without connections, at once.
 drains() {
     local took loaded most
     for loaded in no yes; do

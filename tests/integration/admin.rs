@@ -277,9 +277,9 @@ fn the_admin_process_has_no_more_than_it_needs() {
     for worker in workers.into_values() {
         assert_eq!(listens_at(worker), server.addresses(), "none of the admin's");
     }
-    // The first one was forked before there were any workers.
+    // The first admin process is forked before any worker.
     strike(pid, Signal::SIGKILL);
-    let pid = wait_for(SOON, "it is replaced", || {
+    let pid = wait_for(SOON, "a new admin process", || {
         admin_pids(&server).into_iter().find(|one| *one != pid)
     });
     wait_until(SOON, "it answers", || get(address, "/readyz").status == 200);

@@ -231,8 +231,8 @@ fn a_crowd_that_asks_now_and_then_keeps_nobody_out() {
     server.stop();
 }
 
-/// Asks once. Who gets no processor between connecting and asking may be the quietest of all by then: it
-/// is sent away for that, and may ask again.
+/// Sends one request; returns `true` if it was answered. If the test gets no processor between connecting
+/// and sending, its connection may be the idlest one and be evicted; only then may the answer be missing.
 #[track_caller]
 fn is_answered(address: SocketAddr) -> bool {
     let begin = Instant::now();

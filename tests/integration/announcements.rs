@@ -1,21 +1,20 @@
-//! What the log announces is in force by then: whoever reads it may act on it at once.
+//! A log line comes after its effects, so that a reader can act on it at once.
 
 use super::operator::census;
 use super::support::http::{admin_of, get};
 use super::support::{Client, SOON, Server, Turn, permitted, wait_for};
 use nix::sys::signal::Signal;
 
-/// Makes the controller rest for a fifth of a second after each line that it has logged: what it does
-/// only then is not done when the line is read.
-const RESTING: [&str; 7] =
+/// Delays the controller by 200 ms after each write, so that a test sees what happens after a log line.
+const DELAYED: [&str; 7] =
     ["strace", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:delay_exit=200000"];
 
-/// Starts a daemon with such a controller; nothing where that is not permitted.
-fn start_resting(turn: &Turn, args: &[&str]) -> Option<Server> {
-    if !permitted(&[&RESTING[..], &["true"]].concat()) {
+/// Starts a daemon with a delayed controller; returns `None` if tracing is not permitted.
+fn start_delayed(turn: &Turn, args: &[&str]) -> Option<Server> {
+    if !permitted(&[&DELAYED[..], &["true"]].concat()) {
         return None;
     }
-    let mut server = turn.launch(args).under(&RESTING).start_unready();
+    let mut server = turn.launch(args).under(&DELAYED).start_unready();
     server.wait_serving(SOON);
     server.controller_is_inside();
     Some(server)
@@ -26,9 +25,9 @@ fn a_daemon_that_says_that_it_drains_is_not_ready() {
     let turn = Turn::shared();
     for (delay, said) in [("0", ": draining"), ("2s", ": stopping, still accepting")] {
         let args = ["--workers", "2", "--admin", "0", "--shutdown-delay", delay];
-        let Some(mut server) = start_resting(&turn, &args) else { return };
+        let Some(mut server) = start_delayed(&turn, &args) else { return };
         let address = admin_of(&server);
-        assert_eq!(get(address, "/readyz").status, 200, "it says that it serves, and is ready");
+        assert_eq!(get(address, "/readyz").status, 200, "ready when it logs that it serves");
         server.signal(Signal::SIGTERM);
         server.log.wait_for_line(SOON, said, |line| line.has("controller[") && line.has(said));
         let reply = get(address, "/readyz");
@@ -41,10 +40,10 @@ fn a_daemon_that_says_that_it_drains_is_not_ready() {
 fn a_daemon_that_says_that_it_serves_balances() {
     let turn = Turn::shared();
     let args = ["--workers", "6", "--balance", "least-connections", "--idle-timeout", "60"];
-    let Some(server) = start_resting(&turn, &args) else { return };
+    let Some(server) = start_delayed(&turn, &args) else { return };
     let mut clients: Vec<Client> = (0..12).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| _ = client.echo(100));
-    let counts = wait_for(SOON, "every connection is somebody's", || {
+    let counts = wait_for(SOON, "every connection has a worker", || {
         let counts: Vec<usize> = census(&server).into_values().map(|(now, _)| now).collect();
         (counts.iter().sum::<usize>() == 12).then_some(counts)
     });

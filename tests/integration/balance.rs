@@ -264,7 +264,7 @@ fn the_way_of_balancing_follows_the_file() {
         if way == "least-connections" {
             assert_eq!(even, 8, "{way}: {spreads:?}");
         } else {
-            // The kernel's choice is even once in 68 times: all eight times in 10^14.
+            // The kernel's hash is even with a probability of 1/68, eight times in a row of 10^-14.
             assert!(even < 8, "{way}: {spreads:?}");
         }
     }
@@ -310,7 +310,7 @@ fn after_a_reload_back_to_hash_no_connection_is_handed_off() {
     server.stop();
 }
 
-/// How many of sixteen new connections each worker has, fewest first. Nobody has any before or after.
+/// Opens sixteen connections and closes them; returns how many each worker had, in ascending order.
 fn spread_of_sixteen(server: &Server) -> Vec<usize> {
     let clients: Vec<Client> = (0..16).map(|_| served_client(server)).collect();
     let counts = spread(server, 16);

@@ -50,14 +50,14 @@ fn assert_agree(what: &str, ours: f64, theirs: f64) {
     assert_within(0.05, what, ours, theirs);
 }
 
-/// The two differ by this share at most.
+/// Fails if the two differ by more than this share.
 #[track_caller]
 fn assert_within(share: f64, what: &str, ours: f64, theirs: f64) {
     assert!((ours / theirs - 1.0).abs() <= share, "{what}: {ours} here, {theirs} there ({share})");
 }
 
-/// By how many seconds a run was longer than asked for, as it is late to notice the end on a busy
-/// machine. It cannot have taken longer than the process has lived.
+/// Returns by how many seconds a run exceeded its duration: on a busy machine it notices the end late.
+/// Fails if the run claims to be longer than the lifetime of its process.
 #[track_caller]
 fn overtime(outcome: &Outcome, asked: f64) -> f64 {
     let seconds = number(&json(outcome), "/seconds");

@@ -55,7 +55,7 @@ fn our_daemon_passes_every_check_under_every_option() {
         let server = turn.start(daemon);
         let target = server.address().to_string();
         for options in OPTIONS {
-            // On a busy machine 200 connections take longer than it is patient otherwise.
+            // On a busy machine 200 connections can take longer than the default timeout.
             let outcome = check(&turn, &target, &[options, &["--timeout", "9s"]].concat());
             assert_passed(&outcome, &target);
             assert_eq!(outcome.stdout.len(), 1, "{outcome:?}");

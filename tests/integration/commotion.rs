@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::operator::traffic::under_visits;
 use super::operator::{
-    assert_all_new, assert_nobody_replaced, descriptors_of, reload, wait_for_the_last_reload,
+    assert_all_new, assert_no_replacements, descriptors_of, reload, wait_for_the_last_reload,
     wait_settled,
 };
 use super::support::{Client, End, SOON, Server, Turn, assert_between, ms, proc, secs, wait_until};
@@ -82,7 +82,7 @@ fn hup_while_draining_is_ignored() {
     (0..5).for_each(|_| server.signal(Signal::SIGHUP));
     assert_eq!(server.wait_exit(SOON), Some(0));
     assert_between("time to the end", begin.elapsed(), ms(900), secs(3));
-    assert_nobody_replaced(&mut server, &workers);
+    assert_no_replacements(&mut server, &workers);
     assert_eq!(server.log.count("taking over"), 0);
 }
 
@@ -97,7 +97,7 @@ fn hup_and_ttin_during_the_shutdown_delay_are_ignored() {
     server.signal(Signal::SIGTTIN);
     server.assert_echoes();
     assert_eq!(server.wait_exit(SOON), Some(0));
-    assert_nobody_replaced(&mut server, &workers);
+    assert_no_replacements(&mut server, &workers);
     assert_eq!(server.log.count("taking over") + server.log.count(": scaled"), 0);
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::operator::{assert_nobody_replaced, strike};
+use super::operator::{assert_no_replacements, strike};
 use super::statistics::{assert_books_balance, at_rest};
 use super::support::client::{End, uninterrupted};
 use super::support::pattern::Pattern;
@@ -83,7 +83,7 @@ fn ctrl_c_on_the_group_is_the_same_as_term() {
             _ => server.signal(signal),
         });
         assert_eq!(server.wait_exit(SOON), Some(0), "exit code after {signal}");
-        assert_nobody_replaced(&mut server, &workers);
+        assert_no_replacements(&mut server, &workers);
     }
 }
 
@@ -94,7 +94,7 @@ fn term_to_the_whole_group_loses_nothing_either() {
     let workers = server.workers();
     transfer_with(&server, true, || server.signal_group(Signal::SIGTERM));
     assert_eq!(server.wait_exit(SOON), Some(0));
-    assert_nobody_replaced(&mut server, &workers);
+    assert_no_replacements(&mut server, &workers);
 }
 
 #[test]
@@ -231,22 +231,23 @@ fn a_worker_that_dies_during_the_drain_is_not_replaced() {
     let turn = Turn::shared();
     let mut server = turn.start(&["--workers", "2", "--graceful-timeout", "5s"]);
     let workers = server.workers();
-    // Clients that do not close after the FIN keep both workers. (One has none once in 2^19 times.)
+    // Clients that do not close after the FIN keep both workers alive. The probability that one worker has
+    // none of them is 2^-19.
     let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| _ = client.echo(100));
     server.signal(Signal::SIGTERM);
     server.log.wait_for(SOON, "draining");
     for &pid in workers.values() {
         strike(pid, Signal::SIGKILL);
-        wait_until(SOON, "its end is noticed", || {
+        wait_until(SOON, "the controller logs its exit", || {
             let ends = server.log.with("signal SIGKILL");
             ends.iter().any(|line| line.number("worker_pid") == Some(i64::from(pid)))
         });
-        // Time for a successor, were there one.
+        // A successor would have this long to start.
         thread::sleep(ms(200));
     }
     assert_eq!(server.wait_exit(secs(2)), Some(0));
-    assert_nobody_replaced(&mut server, &workers);
+    assert_no_replacements(&mut server, &workers);
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn keep_busy(clients: &Mutex<Vec<Client>>, over: &AtomicBool) -> usize {
 fn old_generations_are_bounded_however_often_one_reloads() {
     const MOST: usize = 6 + 64;
     let turn = Turn::shared();
-    // On a busy machine a client may be silent for more than a second: nobody is seen out for that.
+    // On a busy machine a client may be silent for more than a second. It must not be closed for that.
     let args = ["--workers", "1", "--graceful-timeout", "1s", "--drain-spread", "24h"];
     let server = turn.start(&args);
     let old = || server.family().len() - 2;

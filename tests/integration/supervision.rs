@@ -19,7 +19,8 @@ fn strike(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).expect("the process lives");
 }
 
-/// Kills one worker and waits until its slot serves again; from the signal to the time on the log line.
+/// Kills one worker and waits until its slot serves again. Returns the time from the signal to the
+/// timestamp of the log line.
 fn kill_and_time(server: &Server, slot: u32, pid: i32) -> Duration {
     let killed = SystemTime::now();
     strike(pid, Signal::SIGKILL);
@@ -168,7 +169,7 @@ fn watch_the_crash_loop(server: &Server) {
     let ((), bystander) = beside(bare_process(), ms(50), || {
         wait_until(secs(6), "six crashes", || crashed().len() >= 6);
     });
-    // By so much the controller may be late, before it looks at the clock or before it logs.
+    // On a busy machine the controller may be late by this much when it reads the clock or logs.
     let late = bystander.worst();
     let crashes: Vec<SystemTime> = crashed().iter().filter_map(Line::stamp).collect();
     let gap = |step: usize| crashes[step + 1].duration_since(crashes[step]).unwrap_or_default();

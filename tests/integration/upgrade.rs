@@ -33,8 +33,8 @@ fn twenty_upgrades_under_traffic_lose_nothing() {
     ledger.assert_nothing_lost();
     assert_eq!(ledger.transfers, TRANSFERS, "{ledger:?}");
     assert_eq!(server.exit_code(), None, "the controller is still the one that was started");
-    // On a busy machine one is installed while the one before is still checked, and the next signal has
-    // it checked again.
+    // On a busy machine a build may be replaced during its check. The daemon rejects it then, and the next
+    // signal starts another check.
     let mut refused = server.log.with(REFUSED);
     refused.retain(|line| !line.has("the program was replaced during its check"));
     assert!(refused.is_empty(), "each build is fit: {refused:?}");
@@ -76,7 +76,7 @@ fn an_old_worker_is_led_by_the_new_build_until_its_end() {
     let turn = Turn::shared();
     let installation = Installation::new();
     installation.make_other();
-    // Long enough for an old worker not to see its silent client out within this test.
+    // Long enough that the old worker does not close its idle connection during this test.
     let launch = turn.launch(&["--workers", "2", "--drain-spread", "24h"]);
     let mut server = launch.program(installation.program()).start();
     let mut veteran = server.connect();
@@ -86,8 +86,8 @@ fn an_old_worker_is_led_by_the_new_build_until_its_end() {
     installation.install_this();
     reload(&server);
     veteran.echo(1000);
-    // Old workers without a client end, but not before the reload is said to be over.
-    wait_until(SOON, "there are the controller, two workers, and the veteran's", || {
+    // Old workers without connections may exit after the reload is logged.
+    wait_until(SOON, "the controller, two workers, and the old worker are left", || {
         server.family().len() == 4
     });
     server.signal(Signal::SIGUSR1);

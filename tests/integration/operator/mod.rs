@@ -136,17 +136,17 @@ pub(crate) fn assert_all_new(before: &BTreeMap<u32, i32>, after: &BTreeMap<u32, 
     assert!(old.is_empty(), "all workers are new: {old:?} of {before:?} are still in {after:?}");
 }
 
-/// The daemon has ended, and these are all the workers that it ever had: every worker's end is logged,
-/// also of one that was never ready.
+/// Fails unless the ended daemon has had these workers only. The exit of every worker is logged, even of
+/// one that never became ready.
 #[track_caller]
-pub(crate) fn assert_nobody_replaced(server: &mut Server, workers: &BTreeMap<u32, i32>) {
+pub(crate) fn assert_no_replacements(server: &mut Server, workers: &BTreeMap<u32, i32>) {
     server.log.join();
     let exited = server.log.with("worker exited");
     let mut exited: Vec<_> = exited.iter().map(|line| line.number("worker_pid")).collect();
     exited.sort();
     let mut workers: Vec<_> = workers.values().map(|&pid| Some(i64::from(pid))).collect();
     workers.sort();
-    assert_eq!(exited, workers, "nobody is replaced at the end");
+    assert_eq!(exited, workers, "the workers that have exited are the first ones");
 }
 
 /// The same controller and the same workers as before, and they serve.

@@ -51,7 +51,7 @@ pub(crate) struct Ledger {
     pub(crate) seen_out: usize,
     /// Everything that went wrong: refused, reset, short, wrong, stalled.
     pub(crate) losses: Vec<String>,
-    /// By how much the longest ping of a bystander was too long.
+    /// Longest delay of a bystander's ping.
     pub(crate) bystander: Duration,
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn under_visits<A>(address: SocketAddr, act: impl FnOnce() -> A) -> (
     amid(traffic, act)
 }
 
-/// Runs `act` in the midst of this traffic, beside a bystander.
+/// Runs `act` during `traffic`, beside a bystander.
 fn amid<A>(
     traffic: impl FnOnce(&AtomicBool, &Mutex<Ledger>) + Send,
     act: impl FnOnce() -> A,

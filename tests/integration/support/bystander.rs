@@ -1,7 +1,8 @@
-//! A bystander: somebody who has nothing to do with the daemon and does the like at the same time. By
-//! what the bystander takes longer than it can, the machine is busy; that much is taken off what the
-//! daemon has taken before it is compared with a bound in absolute time. On a quiet machine it is next to
-//! nothing, and the bounds are what they say.
+//! A bystander runs a similar task beside the daemon, without using the daemon.
+//!
+//! The bystander's delay over its own best time shows how busy the machine is. A test subtracts this delay
+//! from the daemon's time before it compares that with an absolute bound. On a quiet machine the delay is
+//! close to zero, and the bound applies as it is.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::alongside;
 
-/// By how much each of a bystander's deeds took longer than the quickest one, in order of size.
+/// Delays of a bystander's runs over its fastest run, in ascending order.
 #[derive(Clone, Debug)]
 pub(crate) struct Lateness(Vec<Duration>);
 
@@ -23,20 +24,20 @@ impl Lateness {
         Self(times.into_iter().map(|time| time - best).collect())
     }
 
-    /// The greatest one.
+    /// Returns the longest delay.
     pub(crate) fn worst(&self) -> Duration {
         self.0.last().copied().unwrap_or_default()
     }
 
-    /// The one in the middle.
+    /// Returns the median delay.
     pub(crate) fn median(&self) -> Duration {
         self.0.get(self.0.len() / 2).copied().unwrap_or_default()
     }
 }
 
-/// Runs `act` while a bystander does `deed` again and again, with a `pause` in between.
+/// Runs `act` while a bystander repeats `task` with a `pause` between runs; returns the bystander's delays.
 pub(crate) fn beside<A>(
-    mut deed: impl FnMut() + Send,
+    mut task: impl FnMut() + Send,
     pause: Duration,
     act: impl FnOnce() -> A,
 ) -> (A, Lateness) {
@@ -45,7 +46,7 @@ pub(crate) fn beside<A>(
             let mut times = Vec::new();
             while times.len() < 3 || !over.load(Ordering::SeqCst) {
                 let begin = Instant::now();
-                deed();
+                task();
                 times.push(begin.elapsed());
                 thread::sleep(pause);
             }
@@ -56,11 +57,11 @@ pub(crate) fn beside<A>(
     (result, Lateness::of(times))
 }
 
-/// A round trip of 64 bytes to a thread of this process that echoes: a ping without a daemon.
+/// Returns a task that sends 64 bytes to an echo thread of this process and receives them.
 pub(crate) fn bare_ping() -> impl FnMut() + Send {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    // It ends with the connection.
+    // The thread ends with the connection.
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("it can accept");
         let mut bytes = [0; 64];
@@ -73,7 +74,7 @@ pub(crate) fn bare_ping() -> impl FnMut() + Send {
     }
 }
 
-/// The life of a process that does nothing, from fork to end.
+/// Returns a task that starts `true` and waits for its end.
 pub(crate) fn bare_process() -> impl FnMut() + Send {
     || {
         let mut command = Command::new("true");
@@ -88,20 +89,20 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The longest round trips to the daemon, and what a bystander says of the machine meanwhile.
+/// Longest round trips to the daemon, and the bystander's longest delay during the same time.
 #[derive(Clone, Debug)]
 pub(crate) struct Pings {
-    /// The longest of all; for messages only.
+    /// Longest round trip.
     #[allow(dead_code, reason = "shown when a test fails")]
     pub(crate) worst: Duration,
-    /// The longest, each less the time for which client and worker waited for a processor.
+    /// Longest round trip minus the time that client and worker waited for a processor during it.
     pub(crate) own: Duration,
-    /// By how much the bystander's longest was too long.
+    /// Longest delay of the bystander.
     pub(crate) bystander: Duration,
 }
 
 impl Pings {
-    /// The longest round trip, less what is not the daemon's doing.
+    /// Returns the part of the longest round trip that the daemon is responsible for.
     pub(crate) fn excess(&self) -> Duration {
         self.own.saturating_sub(self.bystander)
     }

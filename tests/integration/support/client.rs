@@ -166,8 +166,8 @@ impl Client {
         begin.elapsed()
     }
 
-    /// Whether the kernel has a keepalive timer for the server's end of the connection, now or a moment
-    /// later: as long as another timer runs it does not show.
+    /// Returns `true` if the server's end of the connection has a keepalive timer. Looks for 300 ms,
+    /// because a retransmission timer hides it.
     pub(crate) fn has_keepalive(&self) -> bool {
         let port = self.stream.local_addr().expect("it is connected").port();
         let ours = |one: &proc::Socket| one.remote.port() == port && one.keepalive;

@@ -1,5 +1,5 @@
-//! TCP sockets by sock_diag(7): the kernel picks those in the wanted states, so that it takes no longer
-//! beside tens of thousands of connections in TIME_WAIT. Reading `/proc/net/tcp` does.
+//! Lists TCP sockets by sock_diag(7). The kernel filters by state, so connections in TIME_WAIT cost nothing;
+//! `/proc/net/tcp` lists them all.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,14 +8,14 @@ use socket2::{Domain, Protocol, Socket as Netlink, Type};
 
 use super::proc::Socket;
 
-/// States as bits of a mask (`TCP_ESTABLISHED` and so on in tcp_states.h).
+/// Mask of socket states; the bit numbers are those of tcp_states.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct States(u32);
 
 impl States {
-    /// Listeners only.
+    /// Listeners.
     pub(crate) const LISTEN: Self = Self(1 << LISTEN);
-    /// Everything that a process may hold: neither TIME_WAIT nor half a handshake.
+    /// All states of a socket that a process can hold: all but TIME_WAIT and SYN_RECV.
     pub(crate) const HELD: Self = Self(0xfff & !(1 << 6) & !(1 << 3));
 }
 
@@ -36,10 +36,10 @@ const REQUEST: usize = 56;
 /// Length of `struct inet_diag_msg`, without attributes.
 const MESSAGE: usize = 72;
 
-/// The sockets in these states, IPv4 and IPv6.
+/// Returns the IPv4 and IPv6 sockets in these states.
 ///
 /// # Errors
-/// Those of the kernel, which may have been built without it.
+/// The kernel has no sock_diag(7).
 pub(crate) fn sockets(states: States) -> io::Result<Vec<Socket>> {
     let mut all = Vec::new();
     for family in [Domain::IPV4, Domain::IPV6] {
@@ -76,13 +76,13 @@ fn dump(family: u8, states: States, all: &mut Vec<Socket>) -> io::Result<()> {
                 }
                 _ => all.extend(rest.get(HEADER..size).and_then(socket)),
             }
-            // Messages begin at multiples of four.
+            // Messages are aligned to four bytes.
             rest = &rest[size.next_multiple_of(4).min(rest.len())..];
         }
     }
 }
 
-/// One `struct inet_diag_msg`: family, state, timer, retransmissions; ports, addresses, interface,
+/// Decodes a `struct inet_diag_msg`: family, state, timer, retransmissions; ports, addresses, interface,
 /// cookie; expiry, queues, user, inode.
 fn socket(message: &[u8]) -> Option<Socket> {
     if message.len() < MESSAGE {

@@ -233,13 +233,13 @@ pub(crate) fn stream_until(address: SocketAddr, over: &AtomicBool) -> u64 {
     })
 }
 
-/// Echoes 64 bytes every `pause` for as long as `span`, on one connection, and lets a bystander do the
-/// same without the daemon.
+/// Echoes 64 bytes every `pause` for `span` on one connection, beside a bystander that does the same
+/// without the daemon.
 #[track_caller]
 pub(crate) fn ping(server: &Server, span: Duration, pause: Duration) -> Pings {
     let mut client = server.connect();
     let worker = server.worker_of(&client);
-    // A busy worker waits longer for a processor than a bystander that mostly sleeps.
+    // The scheduler favors the bystander, which mostly sleeps, over a busy worker.
     let waited = || proc::waiting_time(worker) + proc::own_waiting_time();
     let ((worst, own), bystander) = beside(bare_ping(), pause, || {
         let end = Instant::now() + span;

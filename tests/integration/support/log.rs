@@ -26,20 +26,20 @@ impl Line {
         self.text.contains(needle)
     }
 
-    /// When the server wrote it, if it was started with `--enable-log-timestamps`. Unlike `at` this is
-    /// the same however late the line is read.
+    /// Returns the time on the line, if the server was started with `--enable-log-timestamps`. Unlike
+    /// `at` it does not depend on when the line is read.
     pub(crate) fn stamp(&self) -> Option<SystemTime> {
         let (date, time) = self.text.split_once('Z')?.0.split_once('T')?;
         let mut date = date.split('-').map(str::parse::<u64>);
         let [year, month, day] = [date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?];
-        // Years begin in March here: the day that leap years add is the last one.
+        // Counted from March, so that the leap day is the last day of a year.
         let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
         let leap_days = year / 4 - year / 100 + year / 400;
         let days = year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1;
         let mut time = time.splitn(3, ':');
         let [hours, minutes] = [time.next()?.parse::<u64>().ok()?, time.next()?.parse().ok()?];
         let seconds = time.next()?.parse().ok()?;
-        // The first of January 1970 is day 719 468.
+        // January 1, 1970 is day 719 468.
         let whole = ((days - 719_468) * 24 + hours) * 3600 + minutes * 60;
         Some(UNIX_EPOCH + Duration::from_secs(whole) + Duration::from_secs_f64(seconds))
     }

@@ -14,7 +14,7 @@ static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     once.iter().chain(&once).copied().collect()
 });
 
-/// Makes the table now: it takes a while, which is not to be measured with somebody's first bytes.
+/// Builds the table now, so that no test measures its construction.
 pub(crate) fn prepare() {
     LazyLock::force(&TABLE);
 }

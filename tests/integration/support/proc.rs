@@ -91,17 +91,17 @@ pub(crate) fn cpu_time(pid: i32) -> Duration {
     tasks.filter_map(|task| Some(schedstat(&task.path())?[0])).sum()
 }
 
-/// Time that a process with one thread has waited for a processor so far, ready to run.
+/// Returns the time that a single-threaded process has spent runnable, waiting for a processor.
 pub(crate) fn waiting_time(pid: i32) -> Duration {
     schedstat(Path::new(&format!("/proc/{pid}"))).map_or(Duration::ZERO, |[_, waiting]| waiting)
 }
 
-/// The same of the thread that asks.
+/// Returns the time that the calling thread has spent runnable, waiting for a processor.
 pub(crate) fn own_waiting_time() -> Duration {
     schedstat(Path::new("/proc/thread-self")).map_or(Duration::ZERO, |[_, waiting]| waiting)
 }
 
-/// Time that a thread has spent on a processor, and time that it has waited for one.
+/// Returns the time that a thread has spent on a processor and the time it has waited for one.
 fn schedstat(task: &Path) -> Option<[Duration; 2]> {
     let line = fs::read_to_string(task.join("schedstat")).ok()?;
     let mut fields = line.split_whitespace().map(|field| field.parse().map(Duration::from_nanos));
@@ -141,12 +141,12 @@ pub(crate) struct Socket {
     pub(crate) keepalive: bool,
 }
 
-/// All TCP sockets that are held by a process, IPv4 and IPv6.
+/// Returns all TCP sockets that processes hold, IPv4 and IPv6.
 pub(crate) fn sockets() -> Vec<Socket> {
     diag::sockets(States::HELD).unwrap_or_else(|_| sockets_in_tables())
 }
 
-/// The same without sock_diag(7), for kernels that have none.
+/// Reads the sockets from `/proc/net`, for kernels without sock_diag(7).
 fn sockets_in_tables() -> Vec<Socket> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
     let text: Vec<String> = tables.into_iter().flatten().collect();
@@ -173,7 +173,7 @@ pub(crate) fn listeners_of(pid: i32) -> Vec<Socket> {
     all.filter(|socket| socket.listens && inodes.contains(&socket.inode)).collect()
 }
 
-/// Identities of all sockets that a process holds open.
+/// Returns the inodes of all sockets that a process holds open.
 pub(crate) fn inodes_of(pid: i32) -> Vec<u64> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let names = links.filter_map(|link| fs::read_link(link.path()).ok());

@@ -93,11 +93,11 @@ impl Server {
         *self.workers().values().next().expect("a worker lives")
     }
 
-    /// The pid of the worker that serves this client, as the kernel tells it.
+    /// Returns the pid of the worker that holds the server's end of this connection.
     #[track_caller]
     pub(crate) fn worker_of(&self, client: &Client) -> i32 {
         let port = client.stream().local_addr().expect("it is connected").port();
-        wait_for(SOON, "somebody serves the client", || {
+        wait_for(SOON, "a worker serves the client", || {
             let ours = |one: &proc::Socket| !one.listens && one.remote.port() == port;
             let inode = proc::sockets().into_iter().find(ours)?.inode;
             self.workers().into_values().find(|&pid| proc::inodes_of(pid).contains(&inode))
@@ -114,7 +114,7 @@ impl Server {
         self.controller = pid;
     }
 
-    /// Tells the guard that the controller is the process that the wrapper around it has started.
+    /// Makes the child of the wrapper process the controller.
     #[track_caller]
     pub(crate) fn controller_is_inside(&mut self) {
         let wrapper = self.controller;

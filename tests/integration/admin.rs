@@ -12,7 +12,6 @@ use super::operator::strike;
 use super::support::http::{Http, admin_of, admin_pid, admin_pids, ask, get};
 use super::support::{SOON, Turn, lack, ms, proc, secs, wait_for, wait_until};
 
-
 #[test]
 fn everything_is_where_it_should_be() {
     let turn = Turn::shared();

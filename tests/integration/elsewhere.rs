@@ -11,7 +11,7 @@ use super::operator::{
     REFUSED, assert_all_new, descriptors_of, freeze, hang_up_and_wait, refused_reload, reload,
     strike, wait_settled,
 };
-use super::support::{SOON, Server, Turn, assert_between, ms, permitted, proc, secs, skip, wait_until};
+use super::support::{SOON, Server, Turn, assert_between, ms, permitted, secs, wait_until};
 
 /// `unshare` with what makes its first process PID 1 of a new namespace.
 const NAMESPACE: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];

@@ -1,6 +1,7 @@
 //! Logs: one line an event that people and programs can read, and never in the way of an echo.
 
-    use std::fs;, use std::thread;
+use std::fs;
+use std::thread;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;

@@ -9,8 +9,7 @@ use super::statistics::{assert_books_balance, at_rest};
 use super::support::client::{End, is_reset, uninterrupted};
 use super::support::load::{in_parallel, ping};
 use super::support::{
-    Client, SOON, Server, Turn, alongside, assert_between, ms, proc, secs, skip, stats, total,
-    wait_until,
+    Client, SOON, Server, Turn, alongside, assert_between, ms, secs, skip, stats, total, wait_until,
 };
 
 /// Echoes once, rests, and tells how and how long after the last byte the connection ended.

@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 
 use crate::config::{Config, Endpoint};
 use crate::exit::Exit;
+use crate::ids::QueueId;
 use crate::process::channel::Channel;
 use crate::process::front::Front;
 use crate::stats::{Layout, Seat, Siblings};
@@ -18,12 +19,12 @@ pub struct Assignment<'a> {
     pub slot: u32,
     /// Who gives the orders.
     pub controller: Pid,
-    /// The addresses, with real ports, that the slot has no socket for yet: the worker opens one
-    /// each and sends duplicates along with READY.
-    pub missing: Vec<Endpoint>,
-    /// The slot's sockets, with their queues.
-    pub listeners: Vec<OwnedFd>,
-    /// Connections that siblings pass on, if they do.
+    /// The addresses, with real ports, that the slot has no socket for yet, and the names of the
+    /// queues to be: the worker opens a socket for each and sends duplicates along with READY.
+    pub missing: Vec<(QueueId, Endpoint)>,
+    /// The slot's listening sockets.
+    pub listeners: Vec<(QueueId, OwnedFd)>,
+    /// Connections that siblings hand off, if they do.
     pub exchange: Option<Exchange<'a>>,
     /// The wire to the controller.
     pub channel: Channel,
@@ -36,9 +37,9 @@ pub struct Assignment<'a> {
 /// How workers pass connections to each other.
 #[derive(Debug)]
 pub struct Exchange<'a> {
-    /// What siblings pass to this worker's slot arrives here. The controller holds it too: what has
-    /// not been taken when the worker dies, its successor takes.
-    pub inbox: Channel,
+    /// The handoff queue of this worker's slot. The controller holds it too: what has not been taken
+    /// when the worker dies, its successor takes.
+    pub inbox: (QueueId, Channel),
     /// The ways to the slots, this one's among them.
     pub outboxes: Vec<(u32, Channel)>,
     /// Who is there, and how much they have.

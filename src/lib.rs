@@ -9,7 +9,7 @@
 //! | [`controller`] | forks, supervises, replaces |
 //! | [`worker`] | accepts and serves |
 //! | [`admin`] | shows all figures over HTTP |
-//! | [`assignment`] | what the controller gives them |
+//! | [`assignment`], `protocol`, [`ids`] | what the controller gives them, and what they say to each other |
 //! | [`connections`] | one socket each, and all of them |
 //! | [`service`] | what to do with bytes: the echo |
 //! | [`event_loop`] | waiting, for every role |
@@ -36,8 +36,10 @@ pub mod controller;
 pub mod doctor;
 pub mod event_loop;
 pub mod exit;
+pub mod ids;
 pub mod logging;
 pub mod process;
+mod protocol;
 pub mod service;
 pub mod stats;
 pub mod worker;

@@ -23,9 +23,9 @@ use self::server::Server;
 use crate::assignment::AdminAssignment;
 use crate::event_loop;
 use crate::exit::Exit;
-use crate::process::channel::Message;
 use crate::process::fork;
 use crate::process::signals::{self, SignalStream};
+use crate::protocol::FromAdmin;
 use crate::stats::Statistics;
 
 /// Signals it acts on.
@@ -70,7 +70,7 @@ fn start<'a>(assignment: &'a AdminAssignment<'a>) -> io::Result<(Poll, Server<'a
     let signals = SignalStream::new(&HANDLED)?;
     signals::ignore(&IGNORED)?;
     let server = Server::new(&poll, assignment, signals)?;
-    assignment.channel.send(&Message::Ready, &[])?;
+    assignment.channel.send(&FromAdmin::Ready, &[])?;
     signals::unblock_all()?;
     if !fork::die_with(assignment.controller, Signal::SIGTERM) {
         return Err(io::Error::other("the controller is gone"));

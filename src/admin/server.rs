@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::http::{Http, Shared};
 use super::listener::Listener;
@@ -18,8 +18,9 @@ use crate::connections::Connections;
 use crate::event_loop::Handler;
 use crate::event_loop::timers::{Clock, Tick};
 use crate::logging;
-use crate::process::channel::{Message, Received};
+use crate::process::channel::Received;
 use crate::process::signals::SignalStream;
+use crate::protocol::ToAdmin;
 use crate::stats::{Stage, Word};
 
 /// Tokens of the process itself: a generation that no connection ever has.
@@ -114,10 +115,9 @@ impl<'a> Server<'a> {
             match self.assignment.channel.receive() {
                 Ok(Received::Nothing) => return,
                 // A successor accepts already.
-                Ok(Received::Message(Message::Retire { drain_ms, .. }, _)) => {
+                Ok(Received::Message(ToAdmin::Retire { drain_ms, .. }, _)) => {
                     self.end(now, Duration::from_millis(drain_ms));
                 }
-                Ok(Received::Message(other, _)) => warn!("unexpected message {other:?}"),
                 Ok(Received::Closed) | Err(_) => {
                     let channel = self.assignment.channel.as_raw_fd();
                     let _ = self.registry.deregister(&mut SourceFd(&channel));

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::unistd::Pid;
 
 use super::Controller;
-use super::supervisor::{MOST_SLOTS, Report, SlotView};
+use super::children::Role;
+use super::supervisor::{ADMIN, MOST_SLOTS, Report, SlotView};
 use crate::event_loop::timers::Clock;
 use crate::logging;
 use crate::process::fork::own_pid;
@@ -17,7 +18,7 @@ use crate::stats::Snapshot;
 use crate::stats::events::{self, Event, Kind};
 use crate::stats::rates;
 use crate::stats::reading;
-use crate::stats::{Cause, FleetWord, Phase, SlotWord, Statistics, Word};
+use crate::stats::{Cause, FleetWord, SlotWord, Statistics, Word};
 
 /// From sample to sample.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -58,66 +59,58 @@ impl Controller<'_> {
     pub(super) fn snapshot(&self) -> Snapshot {
         let now = Instant::now();
         self.publish_state(now);
-        Snapshot::take(self.statistics.layout(), self.uptime_ms(now))
+        Snapshot::take(self.publisher.statistics.layout(), self.uptime_ms(now))
     }
 
     /// Brings the shared figures up to date; once a second, also the costly ones.
     pub(super) fn publish(&mut self, now: Instant) {
         self.publish_state(now);
-        if self.figures.next_sample.is_some_and(|at| at > now) {
+        if self.publisher.figures.next_sample.is_some_and(|at| at > now) {
             return;
         }
         // The image before may have taken one a moment ago: rates want whole seconds.
-        if self.figures.next_sample.is_none() {
-            let ago = rates::last_at(self.statistics.layout())
+        if self.publisher.figures.next_sample.is_none() {
+            let ago = rates::last_at(self.publisher.statistics.layout())
                 .map_or(SAMPLE, |at| Duration::from_millis(self.uptime_ms(now).saturating_sub(at)));
             if ago < SAMPLE {
-                self.figures.next_sample = Some(now + SAMPLE - ago);
+                self.publisher.figures.next_sample = Some(now + SAMPLE - ago);
                 return;
             }
         }
-        self.figures.next_sample = Some(now + SAMPLE);
+        self.publisher.figures.next_sample = Some(now + SAMPLE);
         self.publish_queues();
         self.notice_pauses();
         self.count_dropped_lines();
         self.keep_state(now);
-        reading::sample(self.statistics.layout(), self.uptime_ms(now));
+        reading::sample(self.publisher.statistics.layout(), self.uptime_ms(now));
     }
 
     /// Counts the log lines of this process that were dropped.
     pub(super) fn count_dropped_lines(&self) {
-        let layout = self.statistics.layout();
+        let layout = self.publisher.statistics.layout();
         let dropped = layout.fleet(FleetWord::LogDropped).saturating_add(logging::report_dropped());
         layout.set_fleet(FleetWord::LogDropped, dropped);
     }
 
     fn uptime_ms(&self, now: Instant) -> u64 {
-        self.clock.uptime(now).as_millis() as u64
+        self.publisher.clock.uptime(now).as_millis() as u64
     }
 
     /// Publishes the state of the daemon and of every slot.
     pub(super) fn publish_state(&self, now: Instant) {
-        let layout = self.statistics.layout();
-        let brain = &self.supervisor;
-        let phase = if brain.is_starting() {
-            Phase::Starting
-        } else if brain.is_stopping() {
-            Phase::Draining
-        } else if brain.is_renewing() {
-            Phase::Reloading
-        } else {
-            Phase::Serving
-        };
-        layout.set_fleet(FleetWord::Phase, phase as u64);
+        let layout = self.publisher.statistics.layout();
+        let supervisor = &self.fleet.supervisor;
+        layout.set_fleet(FleetWord::Phase, self.phase() as u64);
         layout.set_fleet(FleetWord::Pid, own_pid().as_raw() as u64);
-        layout.set_fleet(FleetWord::Wanted, u64::from(brain.wanted()));
-        layout.set_fleet(FleetWord::Healthy, brain.healthy().len() as u64);
+        layout.set_fleet(FleetWord::Wanted, u64::from(supervisor.wanted()));
+        layout.set_fleet(FleetWord::Healthy, supervisor.healthy().len() as u64);
         layout.set_fleet(FleetWord::MinHealthy, u64::from(self.config.admin.min_healthy.get()));
-        layout.set_fleet(FleetWord::AdminPid, self.admin.pid());
+        let admin = supervisor.admin().map_or(0, |pid| pid.as_raw() as u64);
+        layout.set_fleet(FleetWord::AdminPid, admin);
         layout.set_fleet(FleetWord::ReloadsDone, self.reload.done);
         layout.set_fleet(FleetWord::ReloadsFailed, self.reload.failed);
         // A slot that was given up has nothing any more.
-        let views = brain.views(now).chain(std::iter::repeat(SlotView::NOTHING));
+        let views = supervisor.views(now).chain(std::iter::repeat(SlotView::NOTHING));
         for (slot, view) in (1..=self.slots_used()).zip(views) {
             let pid = view.pid.map_or(0, |pid| pid.as_raw() as u64);
             layout.set_slot_word(slot, SlotWord::State, view.state as u64);
@@ -128,15 +121,17 @@ impl Controller<'_> {
 
     /// The highest slot there ever was. Others could have written anything there.
     fn slots_used(&self) -> u32 {
-        let used = self.statistics.layout().fleet(FleetWord::SlotsUsed);
-        used.clamp(u64::from(self.supervisor.wanted()), u64::from(MOST_SLOTS)) as u32
+        let used = self.publisher.statistics.layout().fleet(FleetWord::SlotsUsed);
+        used.clamp(u64::from(self.fleet.supervisor.wanted()), u64::from(MOST_SLOTS)) as u32
     }
 
     /// How long the queues are, at all addresses of a slot together.
     fn publish_queues(&self) {
-        let layout = self.statistics.layout();
+        let layout = self.publisher.statistics.layout();
         for slot in 1..=self.slots_used() {
-            let queues = self.listeners.of(slot).into_iter().map(|socket| sockets::queue(&socket));
+            let of_slot = self.fleet.queues.of_slot(slot);
+            let listening = of_slot.filter_map(|(id, _)| self.sockets.listener(id));
+            let queues = listening.map(|socket| sockets::queue(&socket));
             let (length, limit) = queues.fold((0, 0), |(length, limit), (more, most)| {
                 (length + u64::from(more), limit + u64::from(most))
             });
@@ -147,36 +142,38 @@ impl Controller<'_> {
 
     /// A worker that has reached a limit, or has room again, is an event.
     fn notice_pauses(&mut self) {
-        let mut paused = vec![0; self.supervisor.wanted() as usize];
-        for (slot, pid) in self.supervisor.healthy_workers() {
-            let seat = self.handles.get(&pid).map(|handle| self.statistics.seat(handle.seat));
+        let mut paused = vec![0; self.fleet.supervisor.wanted() as usize];
+        for (slot, pid) in self.fleet.supervisor.healthy_workers() {
+            let wire = self.children.wire(pid);
+            let seat = wire.map(|wire| self.publisher.statistics.seat(wire.block));
             if let Some((entry, seat)) = paused.get_mut(slot as usize - 1).zip(seat) {
                 *entry = seat.get(Word::Paused);
             }
         }
         for (slot, &why) in (1..).zip(&paused) {
-            match self.figures.paused.get(slot as usize - 1).copied().unwrap_or(0) {
+            match self.publisher.figures.paused.get(slot as usize - 1).copied().unwrap_or(0) {
                 0 if why != 0 => self.record(Kind::Paused, slot, why),
                 before if before != 0 && why == 0 => self.record(Kind::Resumed, slot, 0),
                 _ => {}
             }
         }
-        self.figures.paused = paused;
+        self.publisher.figures.paused = paused;
     }
 
     /// Counts a worker that has to be replaced because it has ended. One that was given up before, and
     /// so has left its slot, is counted already.
     pub(super) fn count_restart(&self, pid: Pid, ending: Ending) {
-        let Some(handle) = self.handles.get(&pid) else { return };
-        if !self.supervisor.is_in_slot(pid) || self.supervisor.is_stopping() {
+        let Some(child) = self.children.get(pid) else { return };
+        let Role::Worker(slot) = child.role else { return };
+        if !self.fleet.supervisor.is_in_slot(pid) || self.fleet.supervisor.is_stopping() {
             return;
         }
         let cause = match ending {
-            _ if !handle.ready => Cause::Boot,
+            _ if !child.ready => Cause::Boot,
             Ending::Signal(_) => Cause::Signal,
             Ending::Code(_) => Cause::Exit,
         };
-        self.statistics.layout().count_restart(handle.slot, cause);
+        self.publisher.statistics.layout().count_restart(slot, cause);
     }
 
     /// Keeps a report for those who look later.
@@ -184,16 +181,20 @@ impl Controller<'_> {
         let number = |pid: Pid| pid.as_raw() as u64;
         match report {
             // Nobody is replaced any more.
-            Report::Hung(..) | Report::NotReady(..) if self.supervisor.is_stopping() => {}
-            Report::Hung(slot, _) => self.statistics.layout().count_restart(slot, Cause::Hung),
-            Report::NotReady(slot, _) => self.statistics.layout().count_restart(slot, Cause::Boot),
-            Report::Ready(_, pid) => {
-                self.handles.entry(pid).and_modify(|handle| handle.ready = true);
+            Report::Hung(..) | Report::NotReady(..) if self.fleet.supervisor.is_stopping() => {}
+            Report::Hung(slot, _) => {
+                self.publisher.statistics.layout().count_restart(slot, Cause::Hung)
             }
+            Report::NotReady(slot, _) => {
+                self.publisher.statistics.layout().count_restart(slot, Cause::Boot)
+            }
+            Report::Ready(_, pid) => self.children.ready(pid),
+            Report::AdminExited(pid, _, Some(_)) => self.count_admin(pid),
             _ => {}
         }
         let (kind, slot, value) = match report {
             Report::Serving(workers) => (Kind::Serving, 0, u64::from(workers)),
+            Report::AdminExited(..) | Report::Ready(ADMIN, _) => return,
             Report::Ready(slot, pid) => (Kind::Ready, slot, number(pid)),
             Report::Exited(slot, pid, _) => (Kind::Exited, slot, number(pid)),
             Report::Waiting(slot, delay) => (Kind::Backoff, slot, delay.as_millis() as u64),
@@ -216,6 +217,6 @@ impl Controller<'_> {
     /// Remembers an event.
     pub(super) fn record(&self, kind: Kind, slot: u32, value: u64) {
         let event = Event { at_ms: unix_millis(), kind, slot, value };
-        events::record(self.statistics.layout(), event);
+        events::record(self.publisher.statistics.layout(), event);
     }
 }

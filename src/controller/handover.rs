@@ -10,14 +10,18 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::listeners::Member;
+use super::queues::HandedQueues;
 use crate::config::{AdminAddress, Endpoint};
+use crate::ids::QueueId;
 use crate::process::exec;
 use crate::process::front::Place;
 use crate::stats::layout;
 
 /// The version of the note, and of the messages on the channels.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// The version of builds before 2.1. This build can take over from them, and not the other way round.
+const VERSION_1: u32 = 1;
 
 /// The variable that says where the note is: `DESCRIPTOR:PID`; or `check`, to be asked for the version.
 pub const VARIABLE: &str = "TCP_ECHO_HANDOVER";
@@ -45,18 +49,17 @@ pub struct Handover {
     pub state_file: Option<HandedState>,
     /// The claimed addresses: what was asked for, what was bound, and the socket.
     pub claims: Vec<(Endpoint, Endpoint, RawFd)>,
-    /// The slots' sockets.
-    pub sockets: Vec<(u32, RawFd)>,
-    /// The order of the groups.
-    pub(super) members: Vec<Member>,
-    /// The addresses whose groups are not all ours.
-    pub foreign: Vec<SocketAddr>,
+    /// Who attends which queue.
+    #[serde(default)]
+    pub(super) queues: HandedQueues,
+    /// The listening sockets.
+    #[serde(default)]
+    pub(super) listening: Vec<(QueueId, RawFd)>,
+    /// Both ends of the handoff queues: slot, sender, receiver.
+    #[serde(default)]
+    pub(super) handoff: Vec<(QueueId, u32, RawFd, RawFd)>,
     /// The addresses of the sockets that the service manager has passed; if any, they are all.
     pub passed: Vec<Endpoint>,
-    /// The sockets that the service manager keeps: slot and place.
-    pub stored: Vec<(u32, usize)>,
-    /// The slots' inboxes: what to write to, and what to read from.
-    pub inboxes: Vec<(u32, RawFd, RawFd)>,
     /// The workers.
     pub workers: Vec<HandedWorker>,
     /// Reloads so far, and those that were refused or given up.
@@ -64,7 +67,36 @@ pub struct Handover {
     /// The admin process, if there is one.
     #[serde(default)]
     pub admin: Option<HandedAdmin>,
+    /// What only builds before 2.1 leave.
+    #[serde(flatten, skip_serializing)]
+    pub(super) version1: HandedVersion1,
 }
+
+/// The queues as builds before 2.1 left them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(super) struct HandedVersion1 {
+    /// The slots' sockets.
+    pub(super) sockets: Vec<(u32, RawFd)>,
+    /// The order of the groups.
+    pub(super) members: Vec<HandedMember>,
+    /// The addresses whose groups are not all ours.
+    pub(super) foreign: Vec<SocketAddr>,
+    /// The sockets that the service manager keeps: slot and place.
+    pub(super) stored: Vec<(u32, u32)>,
+    /// The handoff queues: slot, sender, receiver.
+    pub(super) inboxes: Vec<(u32, RawFd, RawFd)>,
+}
+
+/// A member of a group.
+#[derive(Debug, Deserialize)]
+pub(super) struct HandedMember {
+    pub(super) address: SocketAddr,
+    pub(super) slot: u32,
+}
+
+/// The admin socket: what was asked for, where it was found, and the descriptor.
+pub type HandedFront = (AdminAddress, Place, RawFd);
 
 /// The state file under the next image.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,7 +115,7 @@ pub struct HandedState {
 #[serde(rename_all = "kebab-case")]
 pub struct HandedAdmin {
     /// What was asked for, where it was found, and the socket; if it still listens.
-    pub front: Option<(AdminAddress, Place, RawFd)>,
+    pub front: Option<HandedFront>,
     /// Each process: pid, the controller's end of its channel, seat.
     pub processes: Vec<(i32, RawFd, usize)>,
 }
@@ -104,6 +136,9 @@ pub struct HandedWorker {
     pub exchanges: bool,
     /// How much longer it may live, in milliseconds, if it has left its slot.
     pub leaving_ms: Option<u64>,
+    /// Whether it acknowledges grants and releases; builds before 2.1 do not.
+    #[serde(default)]
+    pub acknowledges: bool,
 }
 
 impl Handover {
@@ -121,7 +156,7 @@ impl Handover {
         }
         let descriptor = descriptor.parse().map_err(io::Error::other)?;
         let note: Self = serde_json::from_slice(&exec::read_note(descriptor)?)?;
-        if note.version != VERSION {
+        if ![VERSION, VERSION_1].contains(&note.version) {
             return Err(io::Error::other(format!("handover version {} is not ours", note.version)));
         }
         Ok(Some(note))
@@ -139,7 +174,7 @@ impl Handover {
 
     /// All descriptors that the note names.
     pub fn descriptors(&self) -> Vec<RawFd> {
-        let sockets = self.sockets.iter().map(|(_, socket)| *socket);
+        let listening = self.listening.iter().map(|(_, socket)| *socket);
         let claims = self.claims.iter().map(|(.., socket)| *socket);
         let channels = self.workers.iter().map(|worker| worker.channel);
         let locks = [
@@ -147,11 +182,11 @@ impl Handover {
             self.state_file.as_ref().map(|state| state.lock),
         ];
         let others = [self.statistics].into_iter().chain(locks.into_iter().flatten());
-        let inboxes = self.inboxes.iter().flat_map(|(_, outbox, inbox)| [*outbox, *inbox]);
+        let handoff = self.handoff.iter().flat_map(|(.., sender, receiver)| [*sender, *receiver]);
         let front = self.admin.iter().filter_map(|admin| admin.front.as_ref().map(|front| front.2));
         let admins = self.admin.iter().flat_map(|admin| &admin.processes);
         let admins = admins.map(|(_, channel, _)| *channel).chain(front);
-        let all = sockets.chain(claims).chain(channels).chain(inboxes).chain(others);
+        let all = listening.chain(claims).chain(channels).chain(handoff).chain(others);
         all.chain(admins).collect()
     }
 }
@@ -162,6 +197,16 @@ pub fn answer() -> Option<String> {
 }
 
 /// What a build says that can take over from this one: it must understand the shared memory, too.
+/// The last line is for builds before 2.1, which look at the end only.
 pub fn version_line() -> String {
-    format!("handover {VERSION} statistics {}\n", layout::VERSION)
+    let statistics = layout::VERSION;
+    let line = |version| format!("handover {version} statistics {statistics}\n");
+    line(VERSION) + &line(VERSION_1)
+}
+
+/// Returns `true` if a build that answers so can take over from this one.
+pub fn is_compatible(answer: &str) -> bool {
+    let own = version_line();
+    let own = own.lines().next().unwrap_or_default();
+    answer.lines().any(|line| line == own)
 }

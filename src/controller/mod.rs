@@ -8,24 +8,28 @@
 mod activation;
 mod admin;
 mod backoff;
-mod boot;
+mod children;
 mod dump;
-mod exchange;
 mod figures;
+mod fleet;
 pub mod handover;
-mod listeners;
 pub mod notify;
+mod publisher;
+mod queue_actions;
+mod queues;
 mod reload;
 mod report;
+mod runtime;
 mod service_manager;
-mod shell;
+#[cfg(test)]
+mod simulation;
+mod sockets;
 mod spawn;
+mod startup;
 mod state_file;
 mod steering;
 pub mod supervisor;
-mod worker_handle;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -35,24 +39,19 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{info, warn};
 
-use self::admin::Admin;
-use self::boot::Estate;
-use self::dump::Dump;
-use self::exchange::Inboxes;
-use self::figures::Figures;
+use self::admin::AdminSocket;
+use self::children::Children;
+use self::fleet::{Action, Fleet};
 use self::handover::Handover;
-use self::listeners::Listeners;
+use self::publisher::Publisher;
 use self::reload::Reload;
 use self::service_manager::ServiceManager;
-use self::shell::Heir;
-use self::state_file::StateFile;
-use self::steering::Steering;
-use self::supervisor::{Action, Event, Supervisor};
-use self::worker_handle::WorkerHandle;
+use self::sockets::Sockets;
+use self::startup::Resources;
+use self::supervisor::Event;
 use crate::access_log::{self, AccessLogError};
 use crate::assignment::{AdminMain, WorkerMain};
-use crate::config::{Config, Endpoint};
-use crate::event_loop::timers::Clock;
+use crate::config::Config;
 use crate::event_loop::{self, Handler};
 use crate::exit::Exit;
 use crate::process::daemon::Launch;
@@ -61,10 +60,10 @@ use crate::process::exec::Invocation;
 use crate::process::front::FrontError;
 use crate::process::pid_file::{PidFile, PidFileError};
 use crate::process::signals::{self, SignalStream};
-use crate::process::sockets::{Claim, ListenError};
+use crate::process::sockets::ListenError;
 use crate::process::title::TitleArea;
 use crate::process::wait::reap;
-use crate::stats::Statistics;
+use crate::stats::Phase;
 
 /// Signals the controller acts on.
 const HANDLED: [Signal; 9] = [
@@ -84,6 +83,9 @@ const HANDLED: [Signal; 9] = [
 const IGNORED: [Signal; 3] = [Signal::SIGWINCH, Signal::SIGPIPE, Signal::SIGXFSZ];
 
 const SIGNALS: Token = Token(0);
+
+/// The service manager has closed a duplicate. No pid is so large.
+const BARRIERS: Token = Token(usize::MAX >> 1);
 
 /// How often heartbeats are looked at, and the dead reaped whatever signals have been lost.
 const ROUND: Duration = Duration::from_secs(1);
@@ -160,19 +162,20 @@ pub fn run(
         done => done?,
     }
     // 2. What can be refused, while nothing runs yet; or what runs.
-    let estate = match note {
-        None => Estate::found(&config)?,
-        Some((note, former)) => Estate::inherit(&mut config, former, note)?,
+    let resources = match note {
+        None => Resources::create(&config)?,
+        Some((note, former)) => Resources::restore(&mut config, former, note)?,
     };
     report::warn_of_short_queues(config.listen.backlog);
     report::warn_of_settings(&config);
     // 3. The loop, the workers, and everything that happens from then on.
     let mut poll = Poll::new()?;
     poll.registry().register(signals.source(), SIGNALS, Interest::READABLE)?;
-    let mut controller = estate.settle(&poll, &config, signals, boot)?;
+    let mut controller = resources.run(&poll, &config, signals, boot)?;
     let exit = event_loop::run(&mut poll, &mut controller)?;
     controller.keep_state_for_good();
-    match controller.failure {
+    controller.admin.remove();
+    match controller.publisher.failure {
         Some(reason) if exit != Exit::Ok => Err(ControllerError::Workers(reason)),
         None if exit != Exit::Ok => Err(ControllerError::Workers("no worker gets ready".into())),
         _ => {
@@ -199,44 +202,36 @@ pub fn descriptors_needed(config: &Config) -> u64 {
 /// Everything the controller has.
 struct Controller<'a> {
     config: &'a Config,
-    worker_main: WorkerMain,
-    admin_main: AdminMain,
-    invocation: Invocation,
-    title: TitleArea,
-    launch: Option<Launch>,
+    program: Boot,
+    inputs: Inputs,
+    /// What is decided.
+    fleet: Fleet,
+    /// What is decided and not done yet.
+    actions: Vec<Action>,
+    children: Children,
+    sockets: Sockets,
+    admin: AdminSocket,
+    manager: ServiceManager,
+    reload: Reload,
+    publisher: Publisher,
+    pid_file: Option<PidFile>,
+}
+
+/// What the event loop has seen.
+struct Inputs {
     /// `None` only in a process that is about to become a worker.
     signals: Option<SignalStream>,
     registry: Registry,
-    endpoints: Vec<Endpoint>,
-    claims: Vec<Claim>,
-    passed: Vec<Endpoint>,
-    manager: ServiceManager,
-    /// Nothing new is to be accepted any more.
-    closing: bool,
-    pid_file: Option<PidFile>,
-    listeners: Listeners,
-    inboxes: Inboxes,
-    statistics: Statistics,
-    clock: Clock,
-    supervisor: Supervisor,
-    handles: BTreeMap<Pid, WorkerHandle>,
-    /// Who is emptying the queue of which slot that was given up.
-    heirs: Vec<Heir>,
-    steering: Steering,
-    reload: Reload,
-    actions: Vec<Action>,
+    /// Processes whose channels have something.
     readable: Vec<Pid>,
     signals_ready: bool,
-    serving: bool,
-    /// What the first worker that could not start said.
-    failure: Option<String>,
-    figures: Figures,
-    dump: Dump,
-    /// Where the totals are kept, if they are.
-    state_file: Option<StateFile>,
-    admin: Admin,
-    /// Set once all workers have ended: the admin process is the last.
-    exit: Option<Exit>,
+}
+
+impl Controller<'_> {
+    /// Where the daemon is in its life: the one answer for statistics, page and service manager.
+    fn phase(&self) -> Phase {
+        self.fleet.supervisor.phase(self.reload.is_active())
+    }
 }
 
 impl Handler for Controller<'_> {
@@ -244,47 +239,46 @@ impl Handler for Controller<'_> {
 
     fn ready(&mut self, event: &mio::event::Event) {
         match event.token() {
-            SIGNALS => self.signals_ready = true,
-            Token(pid) => self.readable.extend(i32::try_from(pid).map(Pid::from_raw)),
+            SIGNALS => self.inputs.signals_ready = true,
+            // Looked at in every turn.
+            BARRIERS => {}
+            Token(pid) => self.inputs.readable.extend(i32::try_from(pid).map(Pid::from_raw)),
         }
     }
 
     fn tick(&mut self, now: Instant) -> ControlFlow<Exit> {
-        if std::mem::take(&mut self.signals_ready) {
+        if std::mem::take(&mut self.inputs.signals_ready) {
             self.on_signals();
         }
-        for pid in std::mem::take(&mut self.readable) {
+        for pid in std::mem::take(&mut self.inputs.readable) {
             self.on_channel(pid);
-            self.on_admin_channel(pid);
         }
         while let Some((pid, ending)) = reap() {
             self.on_ending(pid, ending);
         }
+        self.check_barriers();
         self.look_at_heartbeats(now);
-        self.replace_late_heirs(now);
         self.tell(Event::Tick);
         let stop = self.act();
-        self.look_after_admin(now);
         self.advance_reload(now);
         self.notify(now);
         self.publish(now);
-        self.dump.go_on(now);
-        self.end_after_admin(stop, now)
+        self.publisher.dump.go_on(now);
+        stop
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
         // The first turn of an image waits for nothing.
-        if self.signals_ready {
+        if self.inputs.signals_ready {
             return Some(now);
         }
         let round = self.config.fleet.worker_timeout.map_or(ROUND, |limit| ROUND.min(limit / 3));
         let others = [
-            self.supervisor.deadline(),
+            self.fleet.deadline(),
             self.reload.deadline(),
             self.manager.deadline(),
-            self.figures.deadline(),
-            self.dump.deadline(now),
-            self.admin.deadline(self.config.fleet.worker_timeout),
+            self.publisher.figures.deadline(),
+            self.publisher.dump.deadline(now),
         ];
         others.into_iter().flatten().chain([now + round]).min()
     }

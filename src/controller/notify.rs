@@ -9,30 +9,19 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
+use crate::stats::Phase;
+
 /// A status is news at most so often, and so is a plea for more time.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How much longer than its drain the whole daemon may take to end.
 const EPILOGUE: Duration = Duration::from_secs(2);
 
-/// What the daemon is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// The first workers are not ready yet. Nothing is said.
-    Starting,
-    /// All is up, or is being repaired.
-    Serving,
-    /// New workers are taking over. Must be shown to the [`Notifier`] at least once in every
-    /// reload, even one that fails at once: the manager waits for it.
-    Reloading,
-    /// No return.
-    Draining,
-}
-
 /// What there is to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
-    /// What the daemon is doing.
+    /// What the daemon is doing. [`Phase::Reloading`] must be shown to the [`Notifier`] at least once
+    /// in every reload, even one that fails at once: the manager waits for it.
     pub phase: Phase,
     /// Workers that accept connections.
     pub workers_ready: u32,
@@ -181,25 +170,29 @@ pub fn watchdog_interval(
     Some(Duration::from_micros(interval))
 }
 
-/// The text that, with a slot's listener for the address number `endpoint` (from 0), has the
+/// The text that goes with a descriptor which the manager closes once it has read everything that
+/// was sent before.
+pub const BARRIER: &str = "BARRIER=1";
+
+/// The text that, with a listening socket, number `endpoint` (from 0) of its slot, has the
 /// manager keep it until the next start. It is not to watch it: a listener has no end to wait for.
-pub fn fdstore(slot: u32, endpoint: usize) -> String {
+pub fn fdstore(slot: u32, endpoint: u32) -> String {
     format!("FDSTORE=1\nFDPOLL=0\nFDNAME={}", stored_name(slot, endpoint))
 }
 
 /// The text that has the manager close what [`fdstore`] gave it.
-pub fn fdstore_remove(slot: u32, endpoint: usize) -> String {
+pub fn fdstore_remove(slot: u32, endpoint: u32) -> String {
     format!("FDSTOREREMOVE=1\nFDNAME={}", stored_name(slot, endpoint))
 }
 
 /// Whose listener has come back under this name: slot and address; `None` for any other name.
-pub fn stored_listener(name: &str) -> Option<(u32, usize)> {
+pub fn stored_listener(name: &str) -> Option<(u32, u32)> {
     let (slot, endpoint) = name.strip_prefix("slot-")?.split_once('-')?;
     Some((slot.parse().ok()?, endpoint.parse().ok()?))
 }
 
 /// Without a colon, which separates names in `LISTEN_FDNAMES`, and far from the 255 bytes allowed.
-fn stored_name(slot: u32, endpoint: usize) -> String {
+fn stored_name(slot: u32, endpoint: u32) -> String {
     format!("slot-{slot}-{endpoint}")
 }
 

@@ -181,7 +181,7 @@ fn listeners_are_stored_under_names() {
 
 proptest! {
     #[test]
-    fn a_name_leads_back_to_its_listener(slot: u32, endpoint: usize) {
+    fn a_name_leads_back_to_its_listener(slot: u32, endpoint: u32) {
         let name = stored_name(slot, endpoint);
         prop_assert!(!name.contains(':') && name.len() <= 255);
         prop_assert_eq!(stored_listener(&name), Some((slot, endpoint)));

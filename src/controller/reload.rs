@@ -17,9 +17,13 @@ use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
 use super::Controller;
-use super::handover::{HandedWorker, Handover, VARIABLE, VERSION, version_line};
+use super::children::Role;
+use super::handover::{
+    HandedAdmin, HandedVersion1, HandedWorker, Handover, VARIABLE, VERSION, is_compatible,
+};
 use super::spawn::FOR_CONTROLLER;
 use super::state_file::StateFile;
+use super::supervisor::ADMIN;
 use crate::process::exec;
 use crate::process::signals::SignalMask;
 use crate::process::wait::Ending;
@@ -47,6 +51,7 @@ pub(super) struct Reload {
 /// The new build, checking the configuration.
 #[derive(Debug)]
 struct Check {
+    /// Reaped like every other process, by its role.
     pid: Pid,
     identity: Identity,
     stdout: OwnedFd,
@@ -86,7 +91,7 @@ impl Reload {
 impl Controller<'_> {
     /// Goes on with a reload if there is one to go on with.
     pub(super) fn advance_reload(&mut self, now: Instant) {
-        if self.supervisor.is_stopping() {
+        if self.fleet.supervisor.is_stopping() {
             self.reload.wanted = false;
             if let Some(check) = self.reload.check.take() {
                 info!("stopping, so not reloaded");
@@ -105,20 +110,22 @@ impl Controller<'_> {
                 self.reload.check = None;
                 self.refuse_reload("the check has taken too long");
             }
-            // A queue that is being emptied is not handed over.
-            None if self.reload.wanted && self.supervisor.is_steady() && self.heirs.is_empty() => {
+            None if self.reload.wanted && self.fleet.supervisor.is_steady() => {
                 self.reload.wanted = false;
-                self.invocation.look_up_again();
-                info!(program = %self.invocation.program.display(), "reloading");
+                self.program.invocation.look_up_again();
+                info!(program = %self.program.invocation.program.display(), "reloading");
                 self.record(Kind::Reloading, 0, 0);
                 // Even one that is over in a moment must be announced.
                 self.reload.begun = true;
                 self.notify(now);
                 self.reload.begun = false;
                 match self.begin_check(now) {
-                    Ok(check) => self.reload.check = Some(check),
+                    Ok(check) => {
+                        self.children.insert(check.pid, Role::ReloadCheck, false, None);
+                        self.reload.check = Some(check);
+                    }
                     Err(error) => {
-                        let program = self.invocation.program.display();
+                        let program = self.program.invocation.program.display();
                         self.refuse_reload(&format!("cannot run {program}: {error}"));
                     }
                 }
@@ -128,11 +135,11 @@ impl Controller<'_> {
     }
 
     fn begin_check(&self, now: Instant) -> io::Result<Check> {
-        let identity = identity(&self.invocation.program)?;
-        let mut command = Command::new(&self.invocation.program);
+        let identity = identity(&self.program.invocation.program)?;
+        let mut command = Command::new(&self.program.invocation.program);
         // A group of its own, so that whatever it starts can be ended with it.
         command.process_group(0);
-        command.args(self.invocation.arguments.iter().skip(1)).arg("--check-config");
+        command.args(self.program.invocation.arguments.iter().skip(1)).arg("--check-config");
         FOR_CONTROLLER.iter().for_each(|name| {
             command.env_remove(name);
         });
@@ -146,25 +153,21 @@ impl Controller<'_> {
         Ok(Check { pid, identity, stdout, stderr, deadline: now + CHECK_TIMEOUT })
     }
 
-    /// If `pid` is the check, takes its answer. Returns whether it was.
-    pub(super) fn on_check_ending(&mut self, pid: Pid, ending: Ending) -> bool {
-        if self.reload.check.as_ref().is_none_or(|check| check.pid != pid) {
-            return false;
-        }
-        let Some(check) = self.reload.check.take() else { return false };
+    /// Takes the answer of the check; of one that was given up nothing is wanted any more.
+    pub(super) fn on_check_ending(&mut self, pid: Pid, ending: Ending) {
+        let Some(check) = self.reload.check.take_if(|check| check.pid == pid) else { return };
         let answer = read_what_is_there(check.stdout);
         if ending.code() != Some(0) {
             let said = read_what_is_there(check.stderr);
             let reason = said.lines().next().unwrap_or("it said nothing");
             self.refuse_reload(&format!("{reason} ({ending})"));
-        } else if !answer.ends_with(&version_line()) {
+        } else if !is_compatible(&answer) {
             self.refuse_reload("it is no tcp-echo that could take over from this one");
-        } else if identity(&self.invocation.program).ok() != Some(check.identity) {
+        } else if identity(&self.program.invocation.program).ok() != Some(check.identity) {
             self.refuse_reload("the program was replaced during its check");
         } else {
             self.reload.approved = true;
         }
-        true
     }
 
     fn refuse_reload(&mut self, reason: &str) {
@@ -180,10 +183,10 @@ impl Controller<'_> {
         self.on_signals();
         // An end is noticed in the next turn, by the phase.
         let _ = self.act();
-        let failed = if self.supervisor.is_stopping() {
+        let failed = if self.fleet.supervisor.is_stopping() {
             info!("stopping, so not reloaded");
             None
-        } else if self.supervisor.is_steady() && self.heirs.is_empty() {
+        } else if self.fleet.supervisor.is_steady() {
             Some(self.execute())
         } else {
             // Something has come up: once more when it is settled.
@@ -205,7 +208,7 @@ impl Controller<'_> {
     fn try_execute(&self) -> io::Result<Infallible> {
         self.count_dropped_lines();
         // Workers can write anywhere in it, and the next image believes in nothing else.
-        self.statistics.stamp();
+        self.publisher.statistics.stamp();
         let note = self.handover();
         let (descriptor, value) = note.leave()?;
         let mut keep = note.descriptors();
@@ -214,51 +217,59 @@ impl Controller<'_> {
         let mut environment: Vec<(OsString, OsString)> =
             std::env::vars_os().filter(|(name, _)| once.iter().all(|once| name != once)).collect();
         environment.push((VARIABLE.into(), value.into()));
-        Err(exec::replace(&self.invocation, &environment, &keep))
+        Err(exec::replace(&self.program.invocation, &environment, &keep))
     }
 
     fn handover(&self) -> Handover {
-        let inheritance = self.supervisor.inheritance(Instant::now());
-        let workers = inheritance.into_iter().filter_map(|worker| {
-            let handle = self.handles.get(&worker.pid)?;
-            Some(HandedWorker {
-                pid: worker.pid.as_raw(),
-                slot: worker.slot,
-                channel: handle.channel.as_raw_fd(),
-                seat: handle.seat,
-                exchanges: handle.exchanges,
-                leaving_ms: worker.leaving.map(|left| left.as_millis() as u64),
-            })
-        });
-        let claims = self.claims.iter();
+        let mut workers = Vec::new();
+        let mut processes = Vec::new();
+        for inherited in self.fleet.supervisor.inheritance(Instant::now()) {
+            let Some(wire) = self.children.wire(inherited.pid) else { continue };
+            let (pid, channel) = (inherited.pid.as_raw(), wire.channel.as_raw_fd());
+            if inherited.slot == ADMIN {
+                processes.push((pid, channel, wire.block));
+                continue;
+            }
+            workers.push(HandedWorker {
+                pid,
+                slot: inherited.slot,
+                channel,
+                seat: wire.block,
+                exchanges: wire.handoff,
+                leaving_ms: inherited.leaving.map(|left| left.as_millis() as u64),
+                acknowledges: !wire.legacy,
+            });
+        }
+        let front = self.admin.serialize();
+        let admin = front.is_some() || !processes.is_empty();
+        let claims = self.sockets.claims.iter();
+        let listening = self.sockets.listening.iter();
+        let handoff = self.sockets.handoff.iter();
+        let pid_file = self.pid_file.as_ref();
         Handover {
             version: VERSION,
             from: env!("CARGO_PKG_VERSION").into(),
-            program: self.invocation.program.clone(),
-            wanted: self.supervisor.wanted(),
+            program: self.program.invocation.program.clone(),
+            wanted: self.fleet.supervisor.wanted(),
             settings: self.config.settings.to_table().to_string(),
-            statistics: self.statistics.file().as_raw_fd(),
-            pid_file: self
-                .pid_file
-                .as_ref()
-                .map(|file| (file.path().to_owned(), file.descriptor())),
-            state_file: self.state_file.as_ref().and_then(StateFile::handover),
+            statistics: self.publisher.statistics.file().as_raw_fd(),
+            pid_file: pid_file.map(|file| (file.path().to_owned(), file.descriptor())),
+            state_file: self.publisher.state_file.as_ref().and_then(StateFile::handover),
             claims: claims
                 .map(|claim| (claim.wanted, claim.endpoint, claim.socket.as_raw_fd()))
                 .collect(),
-            sockets: self
-                .listeners
-                .iter()
-                .map(|(slot, socket)| (slot, socket.as_raw_fd()))
+            queues: self.fleet.queues.serialize(),
+            listening: listening.map(|(id, socket)| (*id, socket.as_raw_fd())).collect(),
+            handoff: handoff
+                .map(|(id, ends)| {
+                    (*id, ends.slot, ends.sender.as_raw_fd(), ends.receiver.as_raw_fd())
+                })
                 .collect(),
-            members: self.listeners.members().to_vec(),
-            foreign: self.listeners.foreign().to_vec(),
-            passed: self.passed.clone(),
-            stored: self.manager.stored(),
-            inboxes: self.inboxes.numbers(),
-            workers: workers.collect(),
+            passed: self.sockets.passed.clone(),
+            workers,
             reloads: (self.reload.done, self.reload.failed),
-            admin: self.admin.handover(),
+            admin: admin.then_some(HandedAdmin { front, processes }),
+            version1: HandedVersion1::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use tracing::{debug, error, info, warn};
 
 use super::ControllerError;
-use super::supervisor::{BOOT_TIMEOUT, Report};
+use super::supervisor::{ADMIN, BOOT_TIMEOUT, Report};
 use crate::config::{AccessLog, Balance, Config, Endpoint};
 use crate::stats::Snapshot;
 use crate::stats::snapshot::Worker;
@@ -21,13 +21,34 @@ fn addresses(endpoints: &[Endpoint]) -> String {
 }
 
 /// Writes a report to the log. `age` tells how long ago a worker was forked.
-pub(super) fn log(report: Report, endpoints: &[Endpoint], age: impl Fn(&Pid) -> Option<Duration>) {
+/// `url` tells where the admin process answers, `stopping` whether the daemon was told to stop.
+pub(super) fn log(
+    report: Report,
+    endpoints: &[Endpoint],
+    age: impl Fn(&Pid) -> Option<Duration>,
+    url: String,
+    stopping: bool,
+) {
     let millis = |duration: Duration| duration.as_millis() as u64;
     match report {
         Report::Serving(workers) => {
             info!(workers, version = VERSION, "serving on {}", addresses(endpoints));
         }
         Report::NoneReady => error!("no worker has got ready within {} s", BOOT_TIMEOUT.as_secs()),
+        Report::Ready(ADMIN, pid) => {
+            info!(admin_pid = pid.as_raw(), "admin process answers on {url}");
+        }
+        Report::AdminExited(pid, ending, None) => {
+            debug!(admin_pid = pid.as_raw(), status = %ending, "admin process exited");
+        }
+        // Told with the whole group to end, it does; it is needed until the last worker is gone.
+        Report::AdminExited(pid, ending, Some(_)) if stopping && ending.code() == Some(0) => {
+            info!(admin_pid = pid.as_raw(), "admin process ended too early, replacing it");
+        }
+        Report::AdminExited(pid, ending, Some(delay)) => {
+            let (admin_pid, delay_ms) = (pid.as_raw(), millis(delay));
+            warn!(admin_pid, status = %ending, delay_ms, "admin process exited, replacing it");
+        }
         Report::Ready(slot, pid) => {
             let boot_ms = age(&pid).map_or(0, millis);
             info!(slot, worker_pid = pid.as_raw(), boot_ms, "worker ready");

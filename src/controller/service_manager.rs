@@ -1,13 +1,19 @@
 //! Talking to the service manager: the notifier's texts, sent.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use mio::Interest;
+use mio::unix::SourceFd;
+use nix::fcntl::OFlag;
+use nix::unistd::{pipe2, read};
 use tracing::warn;
 
-use super::Controller;
-use super::notify::{Notifier, Phase, View, fdstore, fdstore_remove, watchdog_interval};
+use super::fleet::Event;
+use super::notify::{BARRIER, Notifier, View, fdstore, fdstore_remove, watchdog_interval};
+use super::{BARRIERS, Controller};
+use crate::ids::QueueId;
 use crate::process::fork::own_pid;
 use crate::process::notify_socket::NotifySocket;
 use crate::stats::Word;
@@ -17,8 +23,8 @@ use crate::stats::Word;
 pub(super) struct ServiceManager {
     socket: Option<NotifySocket>,
     notifier: Notifier,
-    /// Which sockets it keeps for us: slot and place.
-    stored: BTreeSet<(u32, usize)>,
+    /// Queues whose duplicate it was told to close, and what it closes then.
+    barriers: Vec<(QueueId, OwnedFd)>,
 }
 
 impl ServiceManager {
@@ -31,17 +37,12 @@ impl ServiceManager {
             opened.inspect_err(|error| warn!("cannot talk to the service manager: {error}")).ok()
         });
         let interval = watchdog_interval(own_pid(), variable);
-        Self { socket, notifier: Notifier::new(interval), stored: BTreeSet::new() }
+        Self { socket, notifier: Notifier::new(interval), barriers: Vec::new() }
     }
 
-    /// Which sockets it keeps for us, for the next image to know.
-    pub(super) fn stored(&self) -> Vec<(u32, usize)> {
-        self.stored.iter().copied().collect()
-    }
-
-    /// Goes on from what the image before knew.
-    pub(super) fn resume(stored: Vec<(u32, usize)>) -> Self {
-        Self { stored: stored.into_iter().collect(), ..Self::find() }
+    /// Whether there is one, to keep sockets for us.
+    pub(super) fn is_there(&self) -> bool {
+        self.socket.is_some()
     }
 
     /// When it wants to hear from us.
@@ -57,7 +58,7 @@ impl Controller<'_> {
             return;
         }
         let view = self.view(now);
-        let uptime = self.clock.uptime(now).as_micros() as u64;
+        let uptime = self.publisher.clock.uptime(now).as_micros() as u64;
         let texts = self.manager.notifier.tick(view, now, uptime);
         let Some(socket) = &self.manager.socket else { return };
         for text in texts {
@@ -70,54 +71,68 @@ impl Controller<'_> {
     }
 
     fn view(&self, now: Instant) -> View {
-        let brain = &self.supervisor;
-        let phase = if brain.is_starting() {
-            Phase::Starting
-        } else if brain.is_stopping() {
-            Phase::Draining
-        } else if self.reload.is_active() || brain.is_renewing() {
-            Phase::Reloading
-        } else {
-            Phase::Serving
-        };
-        let seats = self.handles.values().map(|handle| self.statistics.seat(handle.seat));
-        let workers_ready = brain.healthy().len() as u32;
+        let supervisor = &self.fleet.supervisor;
+        let statistics = &self.publisher.statistics;
+        let blocks = self.children.workers().map(|(.., wire)| statistics.seat(wire.block));
+        let workers_ready = supervisor.healthy().len() as u32;
         View {
-            phase,
+            phase: self.phase(),
             workers_ready,
-            workers_wanted: brain.wanted(),
-            connections: seats.map(|seat| seat.get(Word::Connections)).fold(0, u64::saturating_add),
-            healthy: workers_ready * 2 >= brain.wanted(),
-            drain_left: brain.drain_left(now).unwrap_or(Duration::ZERO),
+            workers_wanted: supervisor.wanted(),
+            connections: blocks
+                .map(|block| block.get(Word::Connections))
+                .fold(0, u64::saturating_add),
+            healthy: workers_ready * 2 >= supervisor.wanted(),
+            drain_left: supervisor.drain_left(now).unwrap_or(Duration::ZERO),
         }
     }
 
-    /// Lets the manager keep the sockets of a slot, so that what is queued there survives even our
-    /// own crash.
-    pub(super) fn store_sockets(&mut self, slot: u32) {
-        let Some(socket) = &self.manager.socket else { return };
-        for (place, listener) in self.listeners.of(slot).into_iter().enumerate() {
-            if self.manager.stored.contains(&(slot, place)) {
-                continue;
+    /// Has the manager keep a socket, so that what is queued there survives even our own crash.
+    pub(super) fn store(&mut self, queue: QueueId) {
+        let (slot, number) = self.fleet.queues.stored_number(queue);
+        let listener = self.sockets.listener(queue);
+        let (Some(socket), Some(listener)) = (&self.manager.socket, listener) else {
+            return self.tell(Event::Stored(queue, None));
+        };
+        let sent = socket.send_with(&fdstore(slot, number), &[listener]);
+        if let Err(error) = &sent {
+            warn!(slot, "the service manager does not keep a socket: {error}");
+        }
+        self.tell(Event::Stored(queue, sent.is_ok().then_some(number)));
+    }
+
+    /// Has the manager close its duplicate, and say so: by closing what comes with the barrier, once
+    /// it has read all that was sent before (sd_notify(3), `BARRIER=1`). What is not said is repeated.
+    pub(super) fn unstore(&mut self, queue: QueueId) {
+        let (slot, number) = self.fleet.queues.stored_number(queue);
+        let Some(socket) = &self.manager.socket else { return self.tell(Event::Unstored(queue)) };
+        let sent = socket.send(&fdstore_remove(slot, number)).and_then(|()| {
+            let (ours, theirs) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+            socket.send_with(BARRIER, &[theirs.as_fd()])?;
+            Ok(ours)
+        });
+        match sent {
+            Ok(ours) => {
+                let mut source = SourceFd(&ours.as_raw_fd());
+                // Unwatched, it is found out at the next tick.
+                let _ = self.inputs.registry.register(&mut source, BARRIERS, Interest::READABLE);
+                self.manager.barriers.push((queue, ours));
             }
-            match socket.send_with(&fdstore(slot, place), &[listener]) {
-                Ok(()) => {
-                    self.manager.stored.insert((slot, place));
-                }
-                Err(error) => warn!(slot, "the service manager does not keep a socket: {error}"),
-            }
+            Err(error) => warn!(slot, "the service manager does not drop a socket: {error}"),
         }
     }
 
-    /// The sockets of a slot are gone, or are others now.
-    pub(super) fn unstore_sockets(&mut self, slot: u32) {
-        let Some(socket) = &self.manager.socket else { return };
-        let of_slot: Vec<(u32, usize)> =
-            self.manager.stored.range((slot, 0)..=(slot, usize::MAX)).copied().collect();
-        for (slot, place) in of_slot {
-            self.manager.stored.remove(&(slot, place));
-            // At worst it keeps a socket that nobody wants.
-            let _ = socket.send(&fdstore_remove(slot, place));
+    /// Notes which duplicates the manager has closed.
+    pub(super) fn check_barriers(&mut self) {
+        let is_closed = |pipe: &OwnedFd| matches!(read(pipe, &mut [0]), Ok(0));
+        let barriers = std::mem::take(&mut self.manager.barriers);
+        let (closed, waiting) = barriers.into_iter().partition(|(_, pipe)| is_closed(pipe));
+        self.manager.barriers = waiting;
+        let closed: Vec<(QueueId, OwnedFd)> = closed;
+        for (queue, pipe) in closed {
+            self.manager.barriers.retain(|(other, _)| *other != queue);
+            let _ = self.inputs.registry.deregister(&mut SourceFd(&pipe.as_raw_fd()));
+            self.tell(Event::Unstored(queue));
         }
     }
 }

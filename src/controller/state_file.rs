@@ -256,17 +256,17 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 impl Controller<'_> {
     /// Saves the totals, if they are to be kept.
     pub(super) fn keep_state(&mut self, now: Instant) {
-        let uptime = self.clock.uptime(now).as_millis() as u64;
-        if let Some(state) = &mut self.state_file {
-            state.keep(self.statistics.layout(), uptime);
+        let uptime = self.publisher.clock.uptime(now).as_millis() as u64;
+        if let Some(state) = &mut self.publisher.state_file {
+            state.keep(self.publisher.statistics.layout(), uptime);
         }
     }
 
     /// The same at the very end.
     pub(super) fn keep_state_for_good(&mut self) {
-        let uptime = self.clock.uptime(Instant::now()).as_millis() as u64;
-        if let Some(state) = self.state_file.take() {
-            state.finish(self.statistics.layout(), uptime);
+        let uptime = self.publisher.clock.uptime(Instant::now()).as_millis() as u64;
+        if let Some(state) = self.publisher.state_file.take() {
+            state.finish(self.publisher.statistics.layout(), uptime);
         }
     }
 }

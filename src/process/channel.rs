@@ -1,104 +1,28 @@
-//! The wire between the controller and a worker: whole messages, descriptors beside them, and an end
-//! of file when the other side dies.
+//! A channel between two processes: whole messages, descriptors beside them, and an end of file when
+//! the other side dies.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::config::listen::MOST_ADDRESSES;
+/// The most descriptors one message carries; unix(7) permits 253.
+pub const MOST_DESCRIPTORS: usize = 64;
 
-/// The most descriptors one message carries.
-pub const MOST_DESCRIPTORS: usize = MOST_ADDRESSES;
-
-/// The longest message, in bytes; a longer text is cut.
-const LONGEST_MESSAGE: usize = 1024;
-
-/// What is said on the wire. It is JSON, because the two sides may be of different versions: an old
-/// worker goes on under the controller of the build that has replaced its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Message {
-    /// From a worker: it is ready to accept. The sockets that it has bound come along, in the order
-    /// of its endpoints, for the controller to keep and to let listen.
-    Ready,
-    /// From a worker: it has had all the connections it may have, and ends when they have.
-    Retiring,
-    /// From a worker: it was told to drain, by whomever, and ends when its connections have.
-    Draining,
-    /// From a worker: it cannot start, and why.
-    Failed(String),
-    /// From a worker: the listeners of this slot, which was given up, are empty and closed.
-    Closed {
-        /// The slot.
-        slot: u32,
-    },
-    /// To a worker: its time is over. Its connections end when they are quiet.
-    Retire {
-        /// Go on accepting for so long, because the queue has no other heir; 0: stop now.
-        accept_ms: u64,
-        /// Reset after so long what has not ended.
-        drain_ms: u64,
-        /// Let idle connections go at random points of this time.
-        spread_ms: u64,
-    },
-    /// To a worker: accept from the queue of this slot too. Its listeners come along.
-    Adopt {
-        /// The slot.
-        slot: u32,
-        /// Only for so long: then empty the queue and close it.
-        for_ms: Option<u64>,
-    },
-    /// To a worker: the way to a sibling comes along, for connections that are passed to it.
-    Sibling {
-        /// The sibling's slot.
-        slot: u32,
-    },
-    /// To a worker: take what was passed to this slot too. Its inbox comes along.
-    AdoptInbox {
-        /// The slot.
-        slot: u32,
-        /// The seat of the worker that was to take it, if there is one.
-        seat: Option<usize>,
-    },
-    /// From worker to worker: a connection that the receiver is to serve comes along.
-    Connection,
-    /// To a worker: the slot is looked after again.
-    Release {
-        /// The slot.
-        slot: u32,
-    },
-}
-
-impl Message {
-    fn encode(&self) -> Vec<u8> {
-        let encoded = serde_json::to_vec(self).unwrap_or_default();
-        match self {
-            Self::Failed(reason) if encoded.len() > LONGEST_MESSAGE => {
-                // Every character may take six bytes as JSON.
-                let cut: String = reason.chars().take(LONGEST_MESSAGE / 8).collect();
-                serde_json::to_vec(&Self::Failed(cut)).unwrap_or_default()
-            }
-            _ => encoded,
-        }
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok()
-    }
-}
+/// The longest message, in bytes.
+pub const LONGEST_MESSAGE: usize = 1024;
 
 /// What [`Channel::receive`] found.
 #[derive(Debug)]
-pub enum Received {
-    /// A message and the descriptors that came with it.
-    Message(Message, Vec<OwnedFd>),
+pub enum Received<M> {
+    /// A message and the descriptors that came with it. They may be fewer than were sent, the first
+    /// ones: what finds no room in the receiver's table is lost (recv(2), `MSG_CTRUNC`).
+    Message(M, Vec<OwnedFd>),
     /// Nothing yet.
     Nothing,
     /// The other side is gone.
@@ -130,9 +54,17 @@ impl Channel {
     /// Sends a message and duplicates of `descriptors`, at most [`MOST_DESCRIPTORS`].
     ///
     /// # Errors
-    /// `EPIPE` when the other side is gone, `EAGAIN` when it does not read.
-    pub fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = message.encode();
+    /// `EPIPE` when the other side is gone, `EAGAIN` when it does not read, `EMSGSIZE` for a message
+    /// longer than [`LONGEST_MESSAGE`].
+    pub fn send<M: Serialize>(
+        &self,
+        message: &M,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        if bytes.len() > LONGEST_MESSAGE {
+            return Err(Errno::EMSGSIZE.into());
+        }
         let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&numbers)];
         let control = if numbers.is_empty() { &rights[..0] } else { &rights[..] };
@@ -151,40 +83,69 @@ impl Channel {
         }
     }
 
-    /// Takes the next message.
+    /// Takes the next message. A descriptor that is received is closed on exec.
     ///
     /// # Errors
     /// `EPROTO` for bytes that are no message; otherwise those of recvmsg(2).
-    pub fn receive(&self) -> io::Result<Received> {
+    pub fn receive<M: DeserializeOwned>(&self) -> io::Result<Received<M>> {
         let mut bytes = [0; LONGEST_MESSAGE];
-        let mut control = cmsg_space!([RawFd; MOST_DESCRIPTORS]);
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let received = loop {
-            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-            match recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut control), flags) {
-                Ok(received) => break received,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(Received::Nothing),
-                Err(Errno::ECONNRESET) => return Ok(Received::Closed),
-                Err(errno) => return Err(errno.into()),
-            }
+        let (length, descriptors) = match self.receive_bytes(&mut bytes) {
+            Ok(received) => received,
+            Err(Errno::EAGAIN) => return Ok(Received::Nothing),
+            Err(Errno::ECONNRESET) => return Ok(Received::Closed),
+            Err(errno) => return Err(errno.into()),
         };
-        let mut descriptors = Vec::new();
-        for part in received.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(numbers) = part {
-                // SAFETY: the kernel has just installed these descriptors for us, and nobody else
-                // in this process knows them.
-                descriptors
-                    .extend(numbers.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-            }
-        }
-        let length = received.bytes;
         if length == 0 {
             return Ok(Received::Closed);
         }
-        Message::decode(&bytes[..length])
-            .map(|message| Received::Message(message, descriptors))
-            .ok_or_else(|| Errno::EPROTO.into())
+        let message = serde_json::from_slice(&bytes[..length]).map_err(|_| Errno::EPROTO)?;
+        Ok(Received::Message(message, descriptors))
+    }
+
+    /// Not nix's recvmsg: where some descriptors found no room it gives an error, and leaves those
+    /// that did arrive open.
+    fn receive_bytes(&self, bytes: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
+        // Aligned for the headers in it.
+        let mut control = [0_u64; 8 + MOST_DESCRIPTORS / 2];
+        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: a structure of numbers and pointers, for which zeroes are a value.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        let length = loop {
+            header.msg_control = control.as_mut_ptr().cast();
+            header.msg_controllen = size_of_val(&control) as _;
+            let flags = libc::MSG_CMSG_CLOEXEC;
+            // SAFETY: the header points to buffers of the lengths that it names, which outlive the
+            // call.
+            let received = unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut header, flags) };
+            match Errno::result(received) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+                Ok(length) => break length as usize,
+            }
+        };
+        let mut descriptors = Vec::new();
+        // SAFETY: the kernel has written whole headers into the control buffer, and set its length.
+        let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+        // SAFETY: a header that is not null lies in the control buffer.
+        while let Some(part) = unsafe { next.as_ref() } {
+            if (part.cmsg_level, part.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                // SAFETY: the data of a header lies behind it, in the same buffer.
+                let data = unsafe { libc::CMSG_DATA(part) }.cast::<RawFd>();
+                // SAFETY: computes a constant.
+                let head = unsafe { libc::CMSG_LEN(0) } as usize;
+                for index in 0..(part.cmsg_len as usize).saturating_sub(head) / size_of::<RawFd>() {
+                    // SAFETY: the length says that there are so many numbers, of descriptors that the
+                    // kernel has just installed and nothing else in this process knows.
+                    descriptors
+                        .push(unsafe { OwnedFd::from_raw_fd(data.add(index).read_unaligned()) });
+                }
+            }
+            // SAFETY: as for the first header.
+            next = unsafe { libc::CMSG_NXTHDR(&raw const header, part) };
+        }
+        Ok((length, descriptors))
     }
 }
 
@@ -204,33 +165,48 @@ impl AsRawFd for Channel {
 mod tests {
     use super::*;
 
+    type Text = Received<String>;
+
     #[test]
     fn messages_and_descriptors_arrive_whole_and_in_order() {
         let (one, other) = Channel::pair().expect("channel");
-        assert!(matches!(other.receive(), Ok(Received::Nothing)));
+        assert!(matches!(other.receive(), Ok(Text::Nothing)));
         let file = std::fs::File::open("/dev/null").expect("open");
-        one.send(&Message::Ready, &[file.as_fd(), file.as_fd()]).expect("send");
-        one.send(&Message::Failed("no".into()), &[]).expect("send");
+        one.send(&"two", &[file.as_fd(), file.as_fd()]).expect("send");
+        one.send(&"none", &[]).expect("send");
         match other.receive() {
-            Ok(Received::Message(Message::Ready, descriptors)) => assert_eq!(descriptors.len(), 2),
+            Ok(Text::Message(text, descriptors)) => {
+                assert_eq!((text.as_str(), descriptors.len()), ("two", 2));
+            }
             wrong => panic!("{wrong:?}"),
         }
         match other.receive() {
-            Ok(Received::Message(Message::Failed(reason), _)) => assert_eq!(reason, "no"),
+            Ok(Text::Message(text, descriptors)) => {
+                assert_eq!((text.as_str(), descriptors.len()), ("none", 0));
+            }
             wrong => panic!("{wrong:?}"),
         }
         drop(one);
-        assert!(matches!(other.receive(), Ok(Received::Closed)));
-        assert!(other.send(&Message::Ready, &[]).is_err());
+        assert!(matches!(other.receive(), Ok(Text::Closed)));
+        assert!(other.send(&"late", &[]).is_err());
     }
 
     #[test]
-    fn a_long_reason_is_cut_and_nonsense_refused() {
-        for text in ["x", "\u{1}", "ß"] {
-            let long = Message::Failed(text.repeat(5000)).encode();
-            assert!(long.len() <= LONGEST_MESSAGE && Message::decode(&long).is_some());
+    fn as_many_descriptors_as_may_be_fit() {
+        let (one, other) = Channel::pair().expect("channel");
+        let file = std::fs::File::open("/dev/null").expect("open");
+        one.send(&"many", &[file.as_fd(); MOST_DESCRIPTORS]).expect("send");
+        match other.receive() {
+            Ok(Text::Message(_, descriptors)) => assert_eq!(descriptors.len(), MOST_DESCRIPTORS),
+            wrong => panic!("{wrong:?}"),
         }
-        assert_eq!(Message::decode(b"{\"sing\":1}"), None);
-        assert_eq!(Message::decode(b""), None);
+    }
+
+    #[test]
+    fn nonsense_and_what_is_too_long_is_refused() {
+        let (one, other) = Channel::pair().expect("channel");
+        one.send(&7, &[]).expect("send");
+        assert!(other.receive::<String>().is_err());
+        assert!(one.send(&"x".repeat(LONGEST_MESSAGE), &[]).is_err());
     }
 }

@@ -19,11 +19,11 @@ impl<'a> Siblings<'a> {
         self.0.seat(seat)
     }
 
-    /// The slots with a healthy worker, and that worker's seat.
-    pub fn iter(self) -> impl Iterator<Item = (u32, Seat<'a>)> {
+    /// The slots with a healthy worker, and that worker's block: its number, and what is in it.
+    pub fn iter(self) -> impl Iterator<Item = (u32, usize, Seat<'a>)> {
         self.0.directory().iter().zip(1..).filter_map(move |(entry, slot)| {
             let seat = entry.load(Ordering::Relaxed).checked_sub(1)? as usize;
-            Some((slot, self.0.seat(seat)?))
+            Some((slot, seat, self.0.seat(seat)?))
         })
     }
 }

@@ -28,7 +28,7 @@ fn siblings_see_who_is_listed_and_what_is_on_its_way() {
     statistics.seat(seat).set(Word::Connections, 5);
     statistics.seat(seat).pass();
     let seen: Vec<_> =
-        statistics.siblings().iter().map(|(slot, seat)| (slot, seat.load())).collect();
+        statistics.siblings().iter().map(|(slot, _, seat)| (slot, seat.load())).collect();
     assert_eq!(seen, [(3, 6)]);
     statistics.list(3, None);
     assert_eq!(statistics.siblings().iter().count(), 0);

@@ -13,6 +13,7 @@ use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use tracing::{info, warn};
 
+use crate::ids::QueueId;
 use crate::stats::{AcceptError, Seat, Word};
 
 /// How long to wait for descriptors or memory before another try.
@@ -42,16 +43,13 @@ impl fmt::Display for Pause {
 /// A listening socket, or one that the controller will let listen.
 #[derive(Debug)]
 struct Listener {
-    /// Whose queue it is.
-    slot: u32,
+    queue: QueueId,
     token: Token,
     socket: TcpListener,
     ready: bool,
-    /// When to empty and close it, if its slot is given up.
-    until: Option<Instant>,
 }
 
-/// The queues that a worker accepts from: its own slot's, and those of siblings in trouble.
+/// The accept queues that a worker attends: its own slot's, and those that it was granted.
 #[derive(Debug)]
 pub(super) struct Acceptor<'a> {
     seat: Seat<'a>,
@@ -80,24 +78,25 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    /// Accepts from the listeners of `slot` from now on.
+    /// Accepts from this listening socket from now on. One that is attended already stays as it is.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Those of epoll_ctl(2); the socket is closed then.
     pub(super) fn add(
         &mut self,
-        slot: u32,
-        sockets: Vec<OwnedFd>,
+        queue: QueueId,
+        socket: OwnedFd,
         registry: &Registry,
     ) -> io::Result<()> {
-        for socket in sockets {
-            let token = Token(self.next_token);
-            let mut socket = TcpListener::from_std(socket.into());
-            registry.register(&mut socket, token, Interest::READABLE)?;
-            self.next_token += 1;
-            // A queue that was inherited may hold connections already.
-            self.listeners.push(Listener { slot, token, socket, ready: true, until: None });
+        if self.listeners.iter().any(|listener| listener.queue == queue) {
+            return Ok(());
         }
+        let token = Token(self.next_token);
+        let mut socket = TcpListener::from_std(socket.into());
+        registry.register(&mut socket, token, Interest::READABLE)?;
+        self.next_token += 1;
+        // A queue that was inherited may hold connections already.
+        self.listeners.push(Listener { queue, token, socket, ready: true });
         Ok(())
     }
 
@@ -116,13 +115,6 @@ impl<'a> Acceptor<'a> {
     /// Whether connections wait and may be accepted.
     pub(super) fn has_work(&self) -> bool {
         self.pause.is_none() && self.listeners.iter().any(|listener| listener.ready)
-    }
-
-    /// When to look again though nothing happens: the system had run out of something, or a slot's
-    /// time is over.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let closing = self.listeners.iter().filter_map(|listener| listener.until);
-        closing.chain(self.retry_at()).min()
     }
 
     /// Why nothing is accepted, as [`Word::Paused`] has it.
@@ -144,13 +136,22 @@ impl<'a> Acceptor<'a> {
 
     /// The next connection that waits, if it may be accepted now.
     pub(super) fn accept(&mut self, now: Instant) -> Option<TcpStream> {
+        self.accept_from(|_| true, now)
+    }
+
+    /// The next connection that waits in one of these queues.
+    pub(super) fn accept_from(
+        &mut self,
+        which: impl Fn(QueueId) -> bool,
+        now: Instant,
+    ) -> Option<TcpStream> {
         self.resume_after_exhaustion(now);
         while self.pause.is_none() {
             // In turn, so that a busy address does not starve another one.
             let count = self.listeners.len();
             let index = (0..count)
                 .map(|step| (self.turn + step) % count)
-                .find(|&index| self.listeners[index].ready)?;
+                .find(|&index| self.listeners[index].ready && which(self.listeners[index].queue))?;
             self.turn = index + 1;
             let listener = &mut self.listeners[index];
             let error = match listener.socket.accept() {
@@ -164,19 +165,6 @@ impl<'a> Acceptor<'a> {
             }
         }
         None
-    }
-
-    /// Lets the listeners of `slot` be emptied and closed at `until`.
-    pub(super) fn close_at(&mut self, slot: u32, until: Instant) {
-        for listener in self.listeners.iter_mut().filter(|listener| listener.slot == slot) {
-            listener.until = Some(until);
-        }
-    }
-
-    /// The next slot whose time is over.
-    pub(super) fn overdue(&self, now: Instant) -> Option<u32> {
-        let over = |listener: &&Listener| listener.until.is_some_and(|until| until <= now);
-        self.listeners.iter().find(over).map(|listener| listener.slot)
     }
 
     /// Stops accepting until there is room again.
@@ -213,42 +201,30 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    /// Deregisters and closes the listeners of `slot`. Deregistered first: others hold duplicates,
-    /// and a registration lives as long as any of them.
-    pub(super) fn close(&mut self, slot: u32, registry: &Registry) {
-        for listener in self.listeners.iter_mut().filter(|listener| listener.slot == slot) {
-            let _ = registry.deregister(&mut listener.socket);
-        }
-        self.listeners.retain(|listener| listener.slot != slot);
+    /// Deregisters and closes these queues. Deregistered first: the controller holds duplicates, and a
+    /// registration lives as long as any of them.
+    pub(super) fn close(&mut self, queues: &[QueueId], registry: &Registry) {
+        self.listeners.retain_mut(|listener| {
+            let stays = !queues.contains(&listener.queue);
+            if !stays {
+                let _ = registry.deregister(&mut listener.socket);
+            }
+            stays
+        });
         if self.listeners.is_empty() {
             self.pause = None;
         }
     }
 
-    /// Notes that connections may wait at every listener: for a last look before closing.
-    pub(super) fn mark_all(&mut self) {
-        self.listeners.iter_mut().for_each(|listener| listener.ready = true);
+    /// The queues that are attended.
+    pub(super) fn queues(&self) -> Vec<QueueId> {
+        self.listeners.iter().map(|listener| listener.queue).collect()
     }
 
-    /// Accepts no more from `slot`, unless its queue is to be emptied first.
-    pub(super) fn release(&mut self, slot: u32, registry: &Registry) {
-        if self.listeners.iter().any(|listener| listener.slot == slot && listener.until.is_none()) {
-            self.close(slot, registry);
-        }
-    }
-
-    /// The same for all slots.
-    pub(super) fn release_all(&mut self, registry: &Registry) {
-        let open = |listener: &&Listener| listener.until.is_none();
-        while let Some(slot) = self.listeners.iter().find(open).map(|listener| listener.slot) {
-            self.close(slot, registry);
-        }
-    }
-
-    /// Closes all.
-    pub(super) fn close_all(&mut self, registry: &Registry) {
-        while let Some(slot) = self.listeners.first().map(|listener| listener.slot) {
-            self.close(slot, registry);
+    /// Notes that connections may wait in these queues: for a last look before they are closed.
+    pub(super) fn mark_queues(&mut self, queues: &[QueueId]) {
+        for listener in &mut self.listeners {
+            listener.ready |= queues.contains(&listener.queue);
         }
     }
 

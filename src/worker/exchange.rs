@@ -13,16 +13,16 @@ use nix::errno::Errno;
 use nix::unistd::dup;
 
 use crate::assignment::Exchange;
-use crate::process::channel::{Channel, Message, Received};
-use crate::stats::{Seat, Siblings};
+use crate::ids::QueueId;
+use crate::process::channel::{Channel, Received};
+use crate::protocol::Handoff;
+use crate::stats::{Seat, Siblings, Word};
 
-/// Where connections that were passed to a slot arrive.
+/// The receiving end of a handoff queue.
 #[derive(Debug)]
-struct Inbox<'a> {
-    slot: u32,
+struct Inbox {
+    queue: QueueId,
     channel: Channel,
-    /// Whose connections these would be; nobody's, if the slot has no worker.
-    seat: Option<Seat<'a>>,
     /// Whether something may wait in it.
     ready: bool,
 }
@@ -30,8 +30,8 @@ struct Inbox<'a> {
 /// A worker's part in the exchange.
 #[derive(Debug)]
 pub(super) struct Balancer<'a> {
-    /// Its own, and those of siblings in trouble.
-    inboxes: Vec<Inbox<'a>>,
+    /// Its own, and those that it was granted.
+    inboxes: Vec<Inbox>,
     outboxes: Vec<(u32, Channel)>,
     siblings: Siblings<'a>,
     own: Seat<'a>,
@@ -53,44 +53,45 @@ impl<'a> Balancer<'a> {
     ) -> io::Result<Self> {
         let Exchange { inbox, outboxes, siblings } = exchange;
         let mut balancer = Self { inboxes: Vec::new(), outboxes, siblings, own, slot, token };
-        balancer.open(slot, inbox, Some(own), registry)?;
+        balancer.attend(inbox.0, inbox.1, registry)?;
         Ok(balancer)
     }
 
-    fn open(
-        &mut self,
-        slot: u32,
-        channel: Channel,
-        seat: Option<Seat<'a>>,
-        registry: &Registry,
-    ) -> io::Result<()> {
-        registry.register(&mut SourceFd(&channel.as_raw_fd()), self.token, Interest::READABLE)?;
-        // What was passed to the worker before this one is still there.
-        self.inboxes.push(Inbox { slot, channel, seat, ready: true });
-        Ok(())
-    }
-
-    /// Takes what is passed to a sibling that cannot, too.
+    /// Takes what is handed off to this queue, its own or a sibling's. One that is attended already
+    /// stays as it is.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub(super) fn adopt(
+    pub(super) fn attend(
         &mut self,
-        slot: u32,
-        inbox: OwnedFd,
-        seat: Option<usize>,
+        queue: QueueId,
+        channel: Channel,
         registry: &Registry,
     ) -> io::Result<()> {
-        let seat = seat.and_then(|seat| self.siblings.seat(seat));
-        self.open(slot, inbox.into(), seat, registry)
+        if self.inboxes.iter().any(|inbox| inbox.queue == queue) {
+            return Ok(());
+        }
+        registry.register(&mut SourceFd(&channel.as_raw_fd()), self.token, Interest::READABLE)?;
+        // What was handed off to the worker before this one is still there.
+        self.inboxes.push(Inbox { queue, channel, ready: true });
+        Ok(())
     }
 
-    /// The sibling takes its own again.
-    pub(super) fn release(&mut self, slot: u32, registry: &Registry) {
-        for inbox in self.inboxes.iter().filter(|inbox| inbox.slot == slot) {
-            let _ = registry.deregister(&mut SourceFd(&inbox.channel.as_raw_fd()));
-        }
-        self.inboxes.retain(|inbox| inbox.slot != slot);
+    /// Leaves what is still in these queues to others. Deregistered first: the controller holds
+    /// duplicates.
+    pub(super) fn close(&mut self, queues: &[QueueId], registry: &Registry) {
+        self.inboxes.retain(|inbox| {
+            let stays = !queues.contains(&inbox.queue);
+            if !stays {
+                let _ = registry.deregister(&mut SourceFd(&inbox.channel.as_raw_fd()));
+            }
+            stays
+        });
+    }
+
+    /// The queues that are attended.
+    pub(super) fn queues(&self) -> Vec<QueueId> {
+        self.inboxes.iter().map(|inbox| inbox.queue).collect()
     }
 
     /// Notes that something waits in one of the inboxes.
@@ -103,13 +104,6 @@ impl<'a> Balancer<'a> {
         self.inboxes.iter().any(|inbox| inbox.ready)
     }
 
-    /// Leaves what is still there to a successor. Deregistered first: the controller holds duplicates.
-    pub(super) fn leave(mut self, registry: &Registry) {
-        while let Some(slot) = self.inboxes.first().map(|inbox| inbox.slot) {
-            self.release(slot, registry);
-        }
-    }
-
     /// A sibling that was not there before.
     pub(super) fn add(&mut self, slot: u32, outbox: OwnedFd) {
         self.outboxes.retain(|(known, _)| *known != slot);
@@ -120,57 +114,64 @@ impl<'a> Balancer<'a> {
     /// is this one. Either way it counts from now on: take it off with [`Seat::take`] when it is among
     /// the connections.
     pub(super) fn pass(&self, stream: TcpStream) -> Option<TcpStream> {
-        let (slot, seat) = self.reserve();
-        if slot == self.slot {
-            return Some(stream);
-        }
+        let Some((slot, block, pid, seat)) = self.reserve() else { return Some(stream) };
         let outbox = self.outboxes.iter().find(|(known, _)| *known == slot);
-        let sent = outbox.map(|(_, way)| way.send(&Message::Connection, &[stream.as_fd()]));
+        let message = Handoff::Reserved { block, pid };
+        let sent = outbox.map(|(_, way)| way.send(&message, &[stream.as_fd()]));
         if let Some(Ok(())) = sent {
             return None;
         }
-        // A full inbox is no reason to lose anybody.
+        // A full handoff queue is no reason to lose a connection.
         seat.unpass();
         self.own.pass();
         Some(stream)
     }
 
-    /// Reserves a place at the worker with the fewest, ourselves before others. Several may choose the
-    /// same one at the same moment: whoever finds it fuller than thought looks again.
-    fn reserve(&self) -> (u32, Seat<'a>) {
+    /// Reserves a place at the worker with the fewest, ourselves before others (`None`). Several may
+    /// choose the same one at the same moment: one that finds it fuller than thought tries again.
+    fn reserve(&self) -> Option<(u32, usize, u64, Seat<'a>)> {
         const TRIES: usize = 8;
         for _ in 0..TRIES {
             let own = self.own.load();
-            let loads = self.siblings.iter().map(|(slot, seat)| (slot, seat.load()));
+            let loads = self.siblings.iter().map(|(slot, _, seat)| (slot, seat.load()));
             let (slot, load) = choose(loads, self.slot, own).unwrap_or((self.slot, own));
-            let listed = self.siblings.iter().find(|(known, _)| *known == slot);
-            let seat = listed.map_or(self.own, |(_, seat)| seat);
+            let mut listed = self.siblings.iter().filter(|_| slot != self.slot);
+            let Some((_, block, seat)) = listed.find(|(known, ..)| *known == slot) else { break };
+            let pid = seat.get(Word::Pid);
             seat.pass();
             if seat.load() <= load + 1 {
-                return (slot, seat);
+                return Some((slot, block, pid, seat));
             }
             seat.unpass();
         }
         self.own.pass();
-        (self.slot, self.own)
+        None
     }
 
-    /// The next connection that was passed on, and whom to tell that it was taken, once it is among
-    /// our own: in between it would count nowhere, and others would pass us more.
+    /// The next connection that was handed off, and the worker that it was reserved with, to be told
+    /// ([`Seat::take`]) once the connection is among our own: in between it would count nowhere, and
+    /// siblings would hand us more. A worker that has ended in the meantime needs no telling.
     ///
     /// # Errors
-    /// No descriptor is free: a receive would lose the connection. It stays in the inbox.
+    /// No descriptor is free: a receive would lose the connection. It stays in the queue.
     pub(super) fn take(&mut self) -> Result<Option<(TcpStream, Option<Seat<'a>>)>, Errno> {
         while let Some(inbox) = self.inboxes.iter_mut().find(|inbox| inbox.ready) {
             drop(dup(&inbox.channel)?);
-            match inbox.channel.receive() {
-                Ok(Received::Message(Message::Connection, mut sockets)) => {
-                    let Some(socket) = sockets.pop() else { continue };
-                    return Ok(Some((TcpStream::from_std(socket.into()), inbox.seat)));
+            let (handoff, mut sockets) = match inbox.channel.receive::<Handoff>() {
+                Ok(Received::Message(handoff, sockets)) => (handoff, sockets),
+                Ok(Received::Nothing | Received::Closed) | Err(_) => {
+                    inbox.ready = false;
+                    continue;
                 }
-                Ok(Received::Message(..)) => {}
-                Ok(Received::Nothing | Received::Closed) | Err(_) => inbox.ready = false,
-            }
+            };
+            let Some(socket) = sockets.pop() else { continue };
+            let seat = match handoff {
+                Handoff::Connection => Some(self.own),
+                Handoff::Reserved { block, pid } => {
+                    self.siblings.seat(block).filter(|seat| seat.get(Word::Pid) == pid)
+                }
+            };
+            return Ok(Some((TcpStream::from_std(socket.into()), seat)));
         }
         Ok(None)
     }

@@ -4,8 +4,11 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
+use super::exchange::Balancer;
 use super::server::Server;
-use crate::process::channel::Message;
+use crate::ids::QueueId;
+use crate::process::channel::MOST_DESCRIPTORS;
+use crate::protocol::FromWorker;
 use crate::service::Service;
 
 /// Why a worker stops.
@@ -34,80 +37,98 @@ pub(super) enum Phase {
 }
 
 impl<S: Service> Server<'_, S> {
-    /// Leaves the queue to a successor and serves what it has to the end.
+    /// Leaves the queues to a successor and serves what it has to the end.
     pub(super) fn recycle(&mut self, now: Instant) {
         if self.phase != Phase::Serving {
             return;
         }
         info!(accepted = self.accepted, "retiring");
-        self.acceptor.close_all(&self.registry);
-        self.leave_exchange();
+        let queues = self.close_queues(|_| true);
         self.phase = Phase::Recycling(now + self.assignment.config.fleet.drain_timeout);
-        self.tell(&Message::Retiring);
+        self.tell(&FromWorker::Retiring);
+        self.released(queues);
     }
 
     /// A successor serves, or the slot is given up: ends what is open, gently, at the latest at `until`.
-    pub(super) fn retire(
-        &mut self,
-        now: Instant,
-        until: Instant,
-        spread: Duration,
-        accept: Duration,
-    ) {
+    /// Until the queues are released it accepts what comes.
+    pub(super) fn retire(&mut self, now: Instant, until: Instant, spread: Duration) {
         if matches!(self.phase, Phase::Retiring(_) | Phase::Draining(_)) {
             return;
         }
         info!(connections = self.connections.len(), "retiring");
-        if accept.is_zero() {
-            self.leave_exchange();
-        } else {
-            self.acceptor.close_at(self.assignment.slot, now + accept);
-        }
-        self.acceptor.release_all(&self.registry);
         self.connections.drain(self.clock.tick(now), Some(spread));
         self.phase = Phase::Retiring(until);
     }
 
-    /// Accepts what is queued, then no more, and ends what is open, at the latest at `until`.
+    /// Accepts what is queued, then no more, and ends what is open, at the latest at `until`. What
+    /// siblings hand off is taken until the end: they may not know yet.
     pub(super) fn drain(&mut self, now: Instant, until: Instant) {
         if let Phase::Draining(earlier) = self.phase {
             self.phase = Phase::Draining(until.min(earlier));
             return;
         }
         info!(connections = self.connections.len(), "draining");
-        self.accept_all(now);
-        self.acceptor.close_all(&self.registry);
-        self.take_passed(now, self.clock.tick(now));
-        self.leave_exchange();
+        let queues = self.acceptor.queues();
+        self.accept_all(&queues, now);
+        self.acceptor.close(&queues, &self.registry);
+        self.take_all_passed(now);
         self.connections.drain(self.clock.tick(now), None);
         if self.phase == Phase::Serving {
-            self.tell(&Message::Draining);
+            self.tell(&FromWorker::Draining);
         }
+        self.released(queues);
         self.phase = Phase::Draining(until);
     }
 
-    /// Empties and closes the queues of slots that were given up.
-    pub(super) fn close_overdue(&mut self, now: Instant) {
-        while let Some(slot) = self.acceptor.overdue(now) {
-            self.accept_all(now);
-            self.acceptor.close(slot, &self.registry);
-            if slot == self.assignment.slot {
-                self.take_passed(now, self.clock.tick(now));
-                self.leave_exchange();
-            }
-            self.tell(&Message::Closed { slot });
+    /// Empties these queues and closes them: the controller has found a better place for them.
+    pub(super) fn release(&mut self, queues: Vec<QueueId>, now: Instant) {
+        self.accept_all(&queues, now);
+        if self.balancer.as_ref().is_some_and(|it| it.queues().iter().any(|it| queues.contains(it)))
+        {
+            self.take_all_passed(now);
+        }
+        self.close_queues(|queue| queues.contains(&queue));
+        self.released(queues);
+    }
+
+    /// Closes queues of either kind, and names them.
+    fn close_queues(&mut self, which: impl Fn(QueueId) -> bool) -> Vec<QueueId> {
+        let mut queues = self.acceptor.queues();
+        queues.extend(self.balancer.iter().flat_map(|balancer| balancer.queues()));
+        queues.retain(|queue| which(*queue));
+        self.acceptor.close(&queues, &self.registry);
+        self.balancer.iter_mut().for_each(|balancer| balancer.close(&queues, &self.registry));
+        queues
+    }
+
+    fn released(&self, queues: Vec<QueueId>) {
+        for queues in queues.chunks(MOST_DESCRIPTORS) {
+            self.tell(&FromWorker::Released { queues: queues.to_vec() });
         }
     }
 
-    /// Accepts all that is queued: better one more than allowed than one that is reset unheard.
-    fn accept_all(&mut self, now: Instant) {
+    /// Accepts all that waits in these queues: better one more than allowed than one that is reset
+    /// unheard.
+    fn accept_all(&mut self, queues: &[QueueId], now: Instant) {
         let tick = self.clock.tick(now);
         self.acceptor.resume();
         // Its event may be in a batch that we have not seen.
-        self.acceptor.mark_all();
+        self.acceptor.mark_queues(queues);
         for _ in 0..u16::MAX {
-            let Some(stream) = self.acceptor.accept(now) else { return };
+            let which = |queue| queues.contains(&queue);
+            let Some(stream) = self.acceptor.accept_from(which, now) else { return };
             self.admit(stream, now, tick);
+        }
+    }
+
+    /// Takes all that was handed off, as far as there are descriptors.
+    fn take_all_passed(&mut self, now: Instant) {
+        let tick = self.clock.tick(now);
+        self.balancer.iter_mut().for_each(Balancer::mark);
+        while self.acceptor.retry_at().is_none()
+            && self.balancer.as_ref().is_some_and(Balancer::has_work)
+        {
+            self.take_passed(now, tick);
         }
     }
 

@@ -22,10 +22,11 @@ use crate::assignment::{Assignment, Exchange};
 use crate::config::Fault;
 use crate::event_loop;
 use crate::exit::Exit;
-use crate::process::channel::Message;
+use crate::ids::QueueId;
 use crate::process::signals::{self, SignalStream};
 use crate::process::sockets::{self, ListenError};
 use crate::process::{cpu, fork};
+use crate::protocol::FromWorker;
 use crate::service::Echo;
 
 /// Signals a worker acts on.
@@ -66,7 +67,7 @@ pub fn run(mut assignment: Assignment<'_>) -> Exit {
     let (mut poll, mut server) = match start(&assignment, listeners, exchange) {
         Ok(started) => started,
         Err(error) => {
-            let _ = assignment.channel.send(&Message::Failed(error.to_string()), &[]);
+            let _ = assignment.channel.send(&FromWorker::failed(&error.to_string()), &[]);
             return match error {
                 // The address will not become ours by trying again.
                 StartError::Listen(error) if error.is_lasting() => Exit::DoNotRespawn,
@@ -88,7 +89,7 @@ pub fn run(mut assignment: Assignment<'_>) -> Exit {
 /// The boot order: sockets, event loop, signals, and only then READY and the first signal.
 fn start<'a>(
     assignment: &'a Assignment<'a>,
-    inherited: Vec<OwnedFd>,
+    inherited: Vec<(QueueId, OwnedFd)>,
     exchange: Option<Exchange<'a>>,
 ) -> Result<(Poll, Server<'a, Echo>), StartError> {
     let opened = open_sockets(assignment)?;
@@ -98,14 +99,16 @@ fn start<'a>(
     let poll = Poll::new()?;
     let signals = SignalStream::new(&HANDLED)?;
     signals::ignore(&IGNORED)?;
-    let for_slot: Vec<OwnedFd> = opened.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>()?;
+    let opened_queues: Vec<QueueId> = opened.iter().map(|(queue, _)| *queue).collect();
+    let for_slot = opened.iter().map(|(_, socket)| socket.try_clone());
+    let for_slot: Vec<OwnedFd> = for_slot.collect::<Result<_, _>>()?;
     let sockets = inherited.into_iter().chain(opened).collect();
     let mut server = Server::new(&poll, assignment, sockets, signals, Echo)?;
     if let Some(exchange) = exchange {
         server.join(exchange)?;
     }
     let for_slot: Vec<_> = for_slot.iter().map(AsFd::as_fd).collect();
-    assignment.channel.send(&Message::Ready, &for_slot)?;
+    assignment.channel.send(&FromWorker::Ready { opened: opened_queues }, &for_slot)?;
     signals::unblock_all()?;
     if !fork::die_with(assignment.controller, Signal::SIGTERM) {
         return Err(io::Error::other("the controller is gone").into());
@@ -114,9 +117,10 @@ fn start<'a>(
     Ok((poll, server))
 }
 
-fn open_sockets(assignment: &Assignment<'_>) -> Result<Vec<OwnedFd>, ListenError> {
+fn open_sockets(assignment: &Assignment<'_>) -> Result<Vec<(QueueId, OwnedFd)>, ListenError> {
     let options = &assignment.config.listen;
-    assignment.missing.iter().map(|endpoint| sockets::open(endpoint, options)).collect()
+    let missing = assignment.missing.iter();
+    missing.map(|(queue, endpoint)| Ok((*queue, sockets::open(endpoint, options)?))).collect()
 }
 
 /// The test hooks behind the hidden `--fault`; slot 0 stands for all.

@@ -22,9 +22,11 @@ use crate::connections::Connections;
 use crate::connections::record::Recorder;
 use crate::event_loop::Handler;
 use crate::event_loop::timers::{Clock, Tick};
+use crate::ids::QueueId;
 use crate::logging;
-use crate::process::channel::{Message, Received};
+use crate::process::channel::{Channel, Received};
 use crate::process::signals::SignalStream;
+use crate::protocol::{FromWorker, ToWorker};
 use crate::service::Service;
 use crate::stats::{Seat, Stage, Word};
 
@@ -52,7 +54,7 @@ pub(super) struct Server<'a, S: Service> {
     signals: SignalStream,
     pub(super) acceptor: Acceptor<'a>,
     pub(super) connections: Connections<'a, S>,
-    balancer: Option<Balancer<'a>>,
+    pub(super) balancer: Option<Balancer<'a>>,
     pub(super) clock: Clock,
     pub(super) phase: Phase,
     pub(super) accepted: u64,
@@ -70,7 +72,7 @@ impl<'a, S: Service> Server<'a, S> {
     pub(super) fn new(
         poll: &Poll,
         assignment: &'a Assignment<'a>,
-        listeners: Vec<OwnedFd>,
+        listeners: Vec<(QueueId, OwnedFd)>,
         mut signals: SignalStream,
         service: S,
     ) -> io::Result<Self> {
@@ -79,7 +81,9 @@ impl<'a, S: Service> Server<'a, S> {
         let channel = assignment.channel.as_raw_fd();
         registry.register(&mut SourceFd(&channel), CHANNEL, Interest::READABLE)?;
         let mut acceptor = Acceptor::new(FIRST_LISTENER, assignment.seat);
-        acceptor.add(assignment.slot, listeners, &registry)?;
+        for (queue, socket) in listeners {
+            acceptor.add(queue, socket, &registry)?;
+        }
         let now = Instant::now();
         // Three beats within the controller's patience, however short that is.
         let worker_timeout = assignment.config.fleet.worker_timeout;
@@ -145,43 +149,50 @@ impl<'a, S: Service> Server<'a, S> {
         }
     }
 
-    fn on_message(&mut self, message: Message, sockets: Vec<OwnedFd>, now: Instant) {
+    fn on_message(&mut self, message: ToWorker, sockets: Vec<OwnedFd>, now: Instant) {
         let millis = Duration::from_millis;
         match message {
-            Message::Retire { accept_ms, drain_ms, spread_ms } => {
-                self.retire(now, now + millis(drain_ms), millis(spread_ms), millis(accept_ms));
+            ToWorker::Retire { drain_ms, spread_ms, .. } => {
+                self.retire(now, now + millis(drain_ms), millis(spread_ms));
             }
-            Message::Sibling { slot } => {
+            ToWorker::Sibling { slot } => {
                 let outbox = sockets.into_iter().next();
                 if let (Some(balancer), Some(outbox)) = (&mut self.balancer, outbox) {
                     balancer.add(slot, outbox);
                 }
             }
-            Message::AdoptInbox { slot, seat } => {
-                let inbox = sockets.into_iter().next();
-                if let (Some(balancer), Some(inbox)) = (&mut self.balancer, inbox) {
-                    if let Err(error) = balancer.adopt(slot, inbox, seat, &self.registry) {
-                        warn!(from_slot = slot, "cannot look after an inbox: {error}");
-                    }
-                }
+            ToWorker::Grant { queues, slot } => {
+                let (acceptor, registry) = (&mut self.acceptor, &self.registry);
+                let add = |queue, socket| acceptor.add(queue, socket, registry);
+                let taken = take_over(&queues, sockets, slot, add);
+                self.answer_grant(&queues, taken, now);
             }
-            Message::Adopt { slot, for_ms } => {
-                if let Err(error) = self.acceptor.add(slot, sockets, &self.registry) {
-                    warn!(from_slot = slot, "cannot look after a queue: {error}");
-                }
-                // One that drains serves what waits there, and does not stay for it.
-                let most = matches!(self.phase, Phase::Draining(_)).then_some(0);
-                if let Some(time) = most.or(for_ms) {
-                    self.acceptor.close_at(slot, now + millis(time));
-                }
-                info!(from_slot = slot, "looking after a queue");
+            ToWorker::GrantHandoff { queue, slot } => {
+                let registry = &self.registry;
+                let mut balancer = self.balancer.as_mut();
+                let attend = |queue, socket| match &mut balancer {
+                    Some(balancer) => balancer.attend(queue, Channel::from(socket), registry),
+                    None => Err(io::ErrorKind::Unsupported.into()),
+                };
+                let taken = take_over(&[queue], sockets, slot, attend);
+                self.answer_grant(&[queue], taken, now);
             }
-            // Its own queue can be released only by retiring.
-            Message::Release { slot } if slot != self.assignment.slot => {
-                self.acceptor.release(slot, &self.registry);
-                self.balancer.iter_mut().for_each(|it| it.release(slot, &self.registry));
-            }
-            other => warn!("unexpected message {other:?}"),
+            ToWorker::Release { queues } => self.release(queues, now),
+        }
+    }
+
+    /// Says which of the queues that were granted are attended now: the first `taken`.
+    fn answer_grant(&mut self, queues: &[QueueId], taken: usize, now: Instant) {
+        let (taken, refused) = queues.split_at(taken);
+        if !taken.is_empty() {
+            self.tell(&FromWorker::Attending { queues: taken.to_vec() });
+        }
+        if !refused.is_empty() {
+            self.tell(&FromWorker::Refused { queues: refused.to_vec() });
+        }
+        // One that drains serves what waits there, and does not stay for it.
+        if matches!(self.phase, Phase::Draining(_)) {
+            self.release(taken.to_vec(), now);
         }
     }
 
@@ -240,13 +251,6 @@ impl<'a, S: Service> Server<'a, S> {
         }
     }
 
-    /// Passes nothing on and takes nothing any more.
-    pub(super) fn leave_exchange(&mut self) {
-        if let Some(balancer) = self.balancer.take() {
-            balancer.leave(&self.registry);
-        }
-    }
-
     fn is_full(&self) -> bool {
         let limit = self.assignment.config.connection.max_concurrent_connections;
         limit.is_some_and(|limit| self.connections.len() >= limit.get() as usize)
@@ -266,7 +270,7 @@ impl<'a, S: Service> Server<'a, S> {
         }
     }
 
-    pub(super) fn tell(&self, message: &Message) {
+    pub(super) fn tell(&self, message: &FromWorker) {
         // A controller that is gone needs no telling, and one that is stopping will not listen.
         let _ = self.assignment.channel.send(message, &[]);
     }
@@ -309,7 +313,6 @@ impl<S: Service> Handler for Server<'_, S> {
         if std::mem::take(&mut self.channel_ready) {
             self.on_channel(now);
         }
-        self.close_overdue(now);
         self.accept(now, tick);
         self.take_passed(now, tick);
         let open = self.connections.len();
@@ -339,7 +342,7 @@ impl<S: Service> Handler for Server<'_, S> {
             return Some(now);
         }
         let timer = self.connections.next_timer().map(|tick| self.clock.instant(tick));
-        [timer, self.until(), self.acceptor.deadline()]
+        [timer, self.until(), self.acceptor.retry_at()]
             .into_iter()
             .flatten()
             .chain([now + self.heartbeat])
@@ -350,6 +353,28 @@ impl<S: Service> Handler for Server<'_, S> {
 fn access_log<'a>(assignment: &Assignment<'a>) -> Option<Box<dyn Recorder + 'a>> {
     let log = AccessLog::open(&assignment.config.log, assignment.slot, assignment.seat)?;
     Some(Box::new(log))
+}
+
+/// Takes as many of the queues as have sockets, in this order; returns how many.
+fn take_over(
+    queues: &[QueueId],
+    sockets: Vec<OwnedFd>,
+    slot: u32,
+    mut add: impl FnMut(QueueId, OwnedFd) -> io::Result<()>,
+) -> usize {
+    let mut taken = 0;
+    for (queue, socket) in queues.iter().zip(sockets) {
+        if let Err(error) = add(*queue, socket) {
+            warn!(from_slot = slot, "cannot look after a queue: {error}");
+            break;
+        }
+        taken += 1;
+    }
+    match taken {
+        0 => warn!(from_slot = slot, "cannot look after a queue: too many open files"),
+        _ => info!(from_slot = slot, "looking after a queue"),
+    }
+    taken
 }
 
 /// Whether a failed receive has used up its message: the next one may be fine.

@@ -133,7 +133,6 @@ fn a_silent_worker_is_unresponsive_first_and_hung_at_the_worker_timeout() {
     let aborted = Action::Signal(pid(100), Signal::SIGABRT);
     assert_on_time(&[
         row("unresponsive", &two, &[100], 1500, unresponsive),
-        row("taken over", &two, &[100], 1500, Action::Rescue(1, pid(101))),
         row("hung", &two, &[100], 30_000, hung),
         row("aborted", &two, &[100], 30_000, aborted),
         row("short timeout", &short, &[100], 1000, hung),
@@ -142,11 +141,6 @@ fn a_silent_worker_is_unresponsive_first_and_hung_at_the_worker_timeout() {
     let mut forever = never();
     forever.pass_until(forever.now + 600 * SECOND, &[100]);
     assert!(!forever.has(&aborted), "without a worker timeout nobody is hung");
-}
-
-#[test]
-fn an_accept_queue_is_taken_over_300_ms_after_its_worker_died() {
-    assert_on_time(&[row("takeover", &booting, &[], 300, Action::Rescue(1, pid(101)))]);
 }
 
 #[test]
@@ -215,7 +209,7 @@ fn stopping_has_the_graceful_timeout_and_half_a_second() {
     assert_on_time(&[
         row("stopped", &stopping, &[], 8500, Action::Report(Report::Killing(1))),
         row("delayed", &delayed, &[], 5000, Action::Report(Report::Draining)),
-        row("delayed", &delayed, &[], 5000, Action::CloseListeners),
+        row("delayed", &delayed, &[], 5000, Action::CloseAddresses),
         row("delayed", &delayed, &[], 13_500, Action::Report(Report::Killing(1))),
         row("cannot listen", &cannot_listen, &[], 500, Action::Report(Report::Killing(1))),
     ]);

@@ -1,4 +1,4 @@
-//! Reload, scaling and rescue, decided without a body.
+//! Reload and scaling.
 
 use super::tests::{World, pid};
 use super::*;
@@ -104,50 +104,10 @@ fn more_and_fewer_within_bounds() {
     world.take();
     world.on(Event::Fewer);
     let actions = world.take();
-    assert!(actions.contains(&Action::CloseSlot(2, Some(pid(101)))), "its own worker empties it");
+    assert_eq!(actions, [Action::Report(Report::Scaled(1)), Action::Retire(pid(101))]);
     assert_eq!(world.supervisor.healthy(), [1]);
     world.on(Event::Exited(pid(101), Ending::Code(0)));
     assert_eq!(world.spawned(), 0);
-}
-
-#[test]
-fn the_queue_of_a_slot_without_worker_is_left_to_a_sibling() {
-    let mut world = World::serving(2);
-    for _ in 0..3 {
-        let worker = world.next_pid - 1;
-        world.kill(worker);
-        world.on(Event::Tick);
-    }
-    world.take();
-    world.on(Event::Fewer);
-    let actions = world.take();
-    assert!(actions.contains(&Action::CloseSlot(2, Some(pid(100)))), "{actions:?}");
-}
-
-#[test]
-fn a_slot_that_backs_off_is_looked_after_until_its_worker_is_back() {
-    let mut world = World::serving(3);
-    world.kill(101);
-    world.kill(103);
-    let actions = world.take();
-    assert!(actions.contains(&Action::Rescue(2, pid(102))), "{actions:?}");
-    assert_eq!(world.supervisor.healthy(), [1, 3]);
-    // The helper itself gets into trouble.
-    world.pass(1, &[]);
-    world.kill(102);
-    assert!(world.take().contains(&Action::Rescue(2, pid(100))));
-    let newcomer = world.supervisor.slots[1].state.pid().expect("it has waited long enough");
-    world.on(Event::Ready(newcomer));
-    assert!(world.take().contains(&Action::Release(2, pid(100))));
-}
-
-#[test]
-fn a_moment_between_two_workers_is_no_trouble() {
-    let mut world = World::serving(2);
-    world.pass(5, &[]);
-    world.kill(101);
-    world.on(Event::Ready(pid(102)));
-    assert!(!world.take().iter().any(|action| matches!(action, Action::Rescue(..))));
 }
 
 #[test]
@@ -159,7 +119,6 @@ fn a_silent_worker_that_speaks_again_takes_part_again() {
     world.pass(1, &[]);
     let actions = world.take();
     assert_eq!(actions[0], Action::Report(Report::Responsive(1, pid(100))));
-    assert!(actions.contains(&Action::Release(1, pid(101))));
     assert_eq!(world.supervisor.healthy(), [1, 2]);
 }
 

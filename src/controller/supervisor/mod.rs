@@ -1,19 +1,24 @@
-//! The controller's brain: decides, and does nothing. No system call, no clock, no log.
+//! The supervisor: which processes there are to be. Pure: no system call, no clock, no log.
 //!
-//! Whatever happens comes in as an [`Event`], with the time; whatever is to be done goes out as an
-//! [`Action`]. The handlers of events (`news`) only note what has changed; every event ends in
-//! `settle`, which compares what is wanted with what is. So merged signals, failed forks, late news,
-//! scaling and reload all take the same path.
+//! Events come in with the time, [`Action`]s go out. The `transitions` change only what an event has
+//! changed; every event ends in `reconcile`, which compares what is wanted with what is. So merged
+//! signals, failed forks, late messages, scaling and reload all take the same path.
+//!
+//! Slot 0 is the admin process's, the others are the workers'. Both live by the same rules, but where
+//! their [`Spec`] differs: an admin process is killed and not aborted, is renewed at once, is tried
+//! again if it fails in a reload, and ends last.
 
+#[cfg(test)]
+mod admin_tests;
 #[cfg(test)]
 mod deadlines_tests;
 #[cfg(test)]
 mod generations_tests;
-mod news;
-mod settle;
+mod reconcile;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod transitions;
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +28,10 @@ use nix::unistd::Pid;
 pub use self::slot::SlotView;
 use self::slot::{Leaving, Slot, Successor};
 use super::backoff::Jitter;
+use super::queues::{SlotView as QueueSlot, View};
 use crate::exit::Exit;
 use crate::process::wait::Ending;
+use crate::stats::Phase;
 
 /// How long a worker may take from fork to READY.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,9 +45,12 @@ const OVERRUN: Duration = Duration::from_millis(500);
 const OWN_SILENCE: Duration = Duration::from_secs(3);
 /// A worker whose loop has not turned for so long gets no new connections; it turns once a second.
 const UNRESPONSIVE: Duration = Duration::from_millis(1500);
-/// A queue is looked after by a sibling when its worker takes longer than this to get ready.
-const RESCUE_AFTER: Duration = Duration::from_millis(300);
-
+/// The slot of the admin process.
+pub const ADMIN: u32 = 0;
+/// Time in which an admin process that has a successor ends its answers.
+pub const ADMIN_RETIRES: Duration = Duration::from_secs(2);
+/// Time in which the admin process ends, last of all.
+const ADMIN_ENDS: Duration = Duration::from_millis(500);
 /// How many generations of workers may drain at a time (and a few recycled workers beside them).
 const OLD_GENERATIONS: usize = 6;
 /// Whoever tells one worker to drain may be telling the whole group, us too, in this moment.
@@ -62,6 +72,8 @@ pub struct Plan {
     pub shutdown_delay: Duration,
     /// How long a retired worker may keep its connections.
     pub drain_timeout: Duration,
+    /// Whether there is to be an admin process.
+    pub admin: bool,
 }
 
 /// What has happened.
@@ -98,17 +110,12 @@ pub enum Action {
     Spawn(u32),
     /// Send a signal.
     Signal(Pid, Signal),
+    /// Kill an admin process, for this reason.
+    Kill(Pid, &'static str),
     /// Tell this worker that its successor has taken over: it accepts no more and drains.
     Retire(Pid),
-    /// The slot is gone: its queue is to be emptied and closed by this worker, which is its own
-    /// (and retires then) or, if it has none, a sibling.
-    CloseSlot(u32, Option<Pid>),
-    /// Let this worker accept from the slot's queue too.
-    Rescue(u32, Pid),
-    /// The slot's own worker accepts again.
-    Release(u32, Pid),
-    /// Close the slots' listeners: nothing new is to be accepted once the workers have closed theirs.
-    CloseListeners,
+    /// Nothing new is accepted any more: free the addresses.
+    CloseAddresses,
     /// End the controller.
     Exit(Exit),
     /// Tell the operator.
@@ -126,6 +133,8 @@ pub enum Report {
     Ready(u32, Pid),
     /// A worker has gone.
     Exited(u32, Pid, Ending),
+    /// An admin process has gone, and is replaced after this time; `None` if it was meant to go.
+    AdminExited(Pid, Ending, Option<Duration>),
     /// A slot waits before its next worker.
     Waiting(u32, Duration),
     /// A worker's loop stands still: new connections avoid it.
@@ -158,15 +167,17 @@ pub enum Report {
 
 /// Where the daemon is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// The first generation gets ready, until then.
-    Starting(Instant),
+enum Lifecycle {
+    /// The first generation has until then to become ready.
+    Starting { until: Instant },
     /// As it should be.
     Running,
     /// Told to stop; still accepting, until then.
-    Delaying(Instant),
-    /// Waiting for all workers to end; then they are killed.
-    Ending(Exit, Instant),
+    Delaying { until: Instant },
+    /// Waiting for all workers to end; at that time they are killed.
+    Ending { exit: Exit, kill_at: Instant },
+    /// All workers have ended, and the admin process was told to.
+    EndingAdmin { exit: Exit },
 }
 
 /// A worker that was there before this controller's image.
@@ -180,11 +191,12 @@ pub struct Inherited {
     pub leaving: Option<Duration>,
 }
 
-/// The brain.
-#[derive(Debug)]
+/// The processes that are, and those that are to be.
+#[derive(Clone, Debug)]
 pub struct Supervisor {
     plan: Plan,
-    phase: Phase,
+    lifecycle: Lifecycle,
+    /// By their number: the admin process's, then the workers'.
     slots: Vec<Slot>,
     leaving: Vec<Leaving>,
     renewing: bool,
@@ -195,12 +207,12 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A brain that wants every slot filled. `seed` makes its random waits its own.
+    /// A supervisor that wants every slot filled. `seed` makes its random waits its own.
     pub fn new(plan: Plan, seed: u64, now: Instant) -> Self {
         Self {
             plan,
-            phase: Phase::Starting(now + BOOT_TIMEOUT),
-            slots: (0..plan.slots).map(|_| Slot::new(now)).collect(),
+            lifecycle: Lifecycle::Starting { until: now + BOOT_TIMEOUT },
+            slots: (0..=plan.slots).map(|_| Slot::new(now)).collect(),
             leaving: Vec::new(),
             renewing: false,
             stopped: None,
@@ -209,8 +221,8 @@ impl Supervisor {
         }
     }
 
-    /// A brain that takes over running workers and, if `renew`, wants each one replaced by a new one.
-    /// `highest` is the last slot that has anything, be it a worker or a socket.
+    /// A supervisor that takes over running processes and, if `renew`, wants each worker replaced by a
+    /// new one. `highest` is the last slot that has anything, be it a worker or a socket.
     pub fn resume(
         plan: Plan,
         seed: u64,
@@ -219,87 +231,114 @@ impl Supervisor {
         highest: u32,
         renew: bool,
     ) -> Self {
-        let mut brain =
-            Self { phase: Phase::Running, renewing: renew, ..Self::new(plan, seed, now) };
-        while (brain.slots.len() as u32) < highest {
-            brain.slots.push(Slot::new(now));
+        let lifecycle = Lifecycle::Running;
+        let mut resumed = Self { lifecycle, renewing: renew, ..Self::new(plan, seed, now) };
+        while (resumed.slots.len() as u32) <= highest {
+            resumed.slots.push(Slot::new(now));
         }
         for worker in inherited {
             let Inherited { pid, slot, leaving } = *worker;
-            match leaving {
-                Some(left) => brain.leaving.push(Leaving::new(pid, slot, now + left)),
-                None => brain.slots[slot as usize - 1].inherit(pid, now, renew),
+            match (leaving, resumed.slots.get_mut(slot as usize)) {
+                (None, Some(own)) => own.inherit(pid, now, renew),
+                (left, _) => {
+                    let kill_at = now + left.unwrap_or(plan.drain_timeout);
+                    resumed.leaving.push(Leaving::new(pid, slot, kill_at));
+                }
             }
         }
-        brain
+        resumed
     }
 
-    /// Takes note of an event and appends what is to be done.
-    pub fn on(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
+    /// Applies an event and appends what is to be done.
+    pub fn apply(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         self.forgive_own_silence(now);
-        self.note(event, now, actions);
-        // Only when all beats of a round are in can anybody be found silent.
+        self.change(event, now, actions);
+        // Only when all beats are in can anybody be found silent.
         if event == Event::Tick {
-            self.look_at_health(now, actions);
+            self.check_health(now, actions);
         }
-        self.settle(now, actions);
+        self.reconcile(now, actions);
     }
 
     /// When the next [`Event::Tick`] is due at the latest, besides the one a second.
     pub fn deadline(&self) -> Option<Instant> {
-        let phase = match self.phase {
-            Phase::Running => None,
-            Phase::Starting(at) | Phase::Delaying(at) | Phase::Ending(_, at) => Some(at),
+        let lifecycle = match self.lifecycle {
+            Lifecycle::Running | Lifecycle::EndingAdmin { .. } => None,
+            Lifecycle::Starting { until: at }
+            | Lifecycle::Delaying { until: at }
+            | Lifecycle::Ending { kill_at: at, .. } => Some(at),
         };
-        let wants = self.wants_workers();
-        let slots = self.slots.iter().flat_map(|slot| slot.deadlines(&self.plan, wants));
-        slots.chain(self.leaving.iter().map(|leaving| leaving.kill_at)).chain(phase).min()
+        let slots = (0..).zip(&self.slots);
+        let slots = slots.flat_map(|(number, slot)| slot.deadlines(&self.plan, self.wants(number)));
+        slots.chain(self.leaving.iter().map(|leaving| leaving.kill_at)).chain(lifecycle).min()
     }
 
     /// All workers that have not ended.
     pub fn pids(&self) -> Vec<Pid> {
-        let leaving = self.leaving.iter().map(|leaving| leaving.pid);
-        self.slots.iter().flat_map(Slot::pids).chain(leaving).collect()
+        let leaving = self.leaving.iter().filter(|leaving| leaving.slot != ADMIN);
+        let leaving = leaving.map(|leaving| leaving.pid);
+        self.slots.iter().skip(1).flat_map(Slot::pids).chain(leaving).collect()
     }
 
-    /// All workers that have not ended, as the next image needs to know them.
+    /// All processes that have not ended, as the next image needs to know them.
     pub fn inheritance(&self, now: Instant) -> Vec<Inherited> {
-        let mut workers = Vec::new();
-        for (slot, number) in self.slots.iter().zip(1..) {
-            workers.extend(slot.state.pid().map(|pid| Inherited {
-                pid,
-                slot: number,
-                leaving: None,
-            }));
+        let mut processes = Vec::new();
+        for (slot, number) in self.slots.iter().zip(0..) {
+            let inherited = |pid| Inherited { pid, slot: number, leaving: None };
+            processes.extend(slot.state.pid().map(inherited));
         }
-        workers.extend(self.leaving.iter().map(|leaving| Inherited {
+        processes.extend(self.leaving.iter().map(|leaving| Inherited {
             pid: leaving.pid,
             slot: leaving.slot,
             leaving: Some(leaving.kill_at.saturating_duration_since(now)),
         }));
-        workers
+        processes
     }
 
-    /// Whether this worker is its slot's, or is about to be.
+    /// Returns `true` if this process is its slot's, or is about to be.
     pub fn is_in_slot(&self, pid: Pid) -> bool {
         self.slot_of(pid).or_else(|| self.slot_of_successor(pid)).is_some()
     }
 
     /// The slots whose workers accept and respond.
     pub fn healthy(&self) -> Vec<u32> {
-        let slots = self.slots.iter().zip(1..).take(self.plan.slots as usize);
-        slots.filter(|(slot, _)| slot.is_healthy()).map(|(_, number)| number).collect()
+        self.healthy_workers().into_iter().map(|(slot, _)| slot).collect()
     }
 
-    /// The same with their workers.
+    /// The slots whose workers accept and respond, with these workers.
     pub fn healthy_workers(&self) -> Vec<(u32, Pid)> {
-        let pid = |slot: &u32| self.slots[*slot as usize - 1].state.pid();
-        self.healthy().into_iter().filter_map(|slot| Some((slot, pid(&slot)?))).collect()
+        let wanted = (0..).zip(&self.slots).take(self.plan.slots as usize + 1).skip(1);
+        let healthy = wanted.filter(|(_, slot)| slot.is_healthy());
+        healthy.filter_map(|(number, slot)| Some((number, slot.state.pid()?))).collect()
     }
 
-    /// What every slot has, from the first.
+    /// The processes as the owner of the queues needs to know them.
+    pub(crate) fn view(&self, now: Instant) -> View {
+        let slots = self.slots.iter().take(self.plan.slots as usize + 1).skip(1);
+        let draining = self.leaving.iter().filter(|leaving| !leaving.aborted);
+        View {
+            slots: slots
+                .map(|slot| QueueSlot {
+                    worker: slot.serving(),
+                    healthy: slot.is_healthy(),
+                    outdated: slot.outdated,
+                    long: slot.is_long_without_worker(now),
+                })
+                .collect(),
+            draining: draining.map(|leaving| leaving.pid).collect(),
+            takeover: !self.is_starting(),
+            stopping: !self.wants_workers(),
+        }
+    }
+
+    /// What every worker's slot has, from the first.
     pub fn views(&self, now: Instant) -> impl Iterator<Item = SlotView> {
-        self.slots.iter().map(move |slot| slot.view(now))
+        self.slots.iter().skip(1).map(move |slot| slot.view(now))
+    }
+
+    /// The admin process that answers or is about to.
+    pub fn admin(&self) -> Option<Pid> {
+        self.slots[ADMIN as usize].pids().last()
     }
 
     /// How many slots are wanted.
@@ -307,11 +346,22 @@ impl Supervisor {
         self.plan.slots
     }
 
-    /// Whether the daemon is up and meant to stay so, with no change of generation under way: then it
-    /// may be reloaded.
+    /// Returns `true` if the daemon is up and meant to stay so, with no process between fork and
+    /// READY: then it may be reloaded.
     pub fn is_steady(&self) -> bool {
-        let unsettled = |slot: &Slot| slot.state.is_unsettled();
-        self.phase == Phase::Running && !self.renewing && !self.slots.iter().any(unsettled)
+        let unsettled = |slot: &Slot| slot.state.is_unsettled() || slot.successor.is_some();
+        self.lifecycle == Lifecycle::Running && !self.renewing && !self.slots.iter().any(unsettled)
+    }
+
+    /// Where the daemon is in its life, for everybody who asks. `checking` says whether the next
+    /// build is checking its configuration.
+    pub fn phase(&self, checking: bool) -> Phase {
+        match self.lifecycle {
+            Lifecycle::Starting { .. } => Phase::Starting,
+            Lifecycle::Running if self.renewing || checking => Phase::Reloading,
+            Lifecycle::Running => Phase::Serving,
+            _ => Phase::Draining,
+        }
     }
 
     /// Whether a new generation is taking over.
@@ -319,51 +369,66 @@ impl Supervisor {
         self.renewing
     }
 
-    /// Whether the daemon has been told to stop.
+    /// Returns `true` if the daemon has been told to stop.
     pub fn is_stopping(&self) -> bool {
-        matches!(self.phase, Phase::Delaying(_) | Phase::Ending(..))
+        !matches!(self.lifecycle, Lifecycle::Starting { .. } | Lifecycle::Running)
     }
 
-    /// How long until the rest is killed, once draining.
+    /// Returns `true` once the workers have been told to drain.
+    pub fn is_draining(&self) -> bool {
+        !self.wants_workers()
+    }
+
+    /// Time until the remaining workers are killed, if the daemon drains.
     pub fn drain_left(&self, now: Instant) -> Option<Duration> {
-        match self.phase {
-            Phase::Ending(_, kill_at) => Some(kill_at.saturating_duration_since(now)),
-            Phase::Delaying(until) => {
+        match self.lifecycle {
+            Lifecycle::Ending { kill_at, .. } => Some(kill_at.saturating_duration_since(now)),
+            Lifecycle::Delaying { until } => {
                 Some(until.saturating_duration_since(now) + self.plan.graceful_timeout)
             }
-            Phase::Starting(_) | Phase::Running => None,
+            Lifecycle::EndingAdmin { .. } => Some(ADMIN_ENDS),
+            Lifecycle::Starting { .. } | Lifecycle::Running => None,
         }
     }
 
-    /// Whether the first generation is still to get ready.
+    /// Returns `true` while the first generation is to become ready.
     pub fn is_starting(&self) -> bool {
-        matches!(self.phase, Phase::Starting(_))
+        matches!(self.lifecycle, Lifecycle::Starting { .. })
     }
 
     fn wants_workers(&self) -> bool {
-        !matches!(self.phase, Phase::Ending(..))
+        !matches!(self.lifecycle, Lifecycle::Ending { .. } | Lifecycle::EndingAdmin { .. })
+    }
+
+    /// Whether this slot is to have a process: the admin process answers until the last worker has
+    /// ended.
+    fn wants(&self, number: u32) -> bool {
+        match number {
+            ADMIN => self.plan.admin && !matches!(self.lifecycle, Lifecycle::EndingAdmin { .. }),
+            _ => self.wants_workers(),
+        }
     }
 
     fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {
-        self.slots.get_mut(slot as usize - 1)
+        self.slots.get_mut(slot as usize)
     }
 
     fn slot_of(&self, pid: Pid) -> Option<u32> {
         let index = self.slots.iter().position(|slot| slot.state.pid() == Some(pid))?;
-        Some(index as u32 + 1)
+        Some(index as u32)
     }
 
     fn slot_of_successor(&self, pid: Pid) -> Option<u32> {
-        let booting = |slot: &Slot| matches!(slot.successor, Some(Successor::Booting(successor, _)) if successor == pid);
-        Some(self.slots.iter().position(booting)? as u32 + 1)
+        let booting = |slot: &Slot| matches!(slot.successor, Some(Successor::Booting { pid: successor, .. }) if successor == pid);
+        Some(self.slots.iter().position(booting)? as u32)
     }
 
     fn end(&mut self, exit: Exit, kill_at: Instant, actions: &mut Vec<Action>) {
-        self.phase = Phase::Ending(exit, kill_at);
-        // Nobody is to be born into a daemon that ends.
-        actions.retain(|action| !matches!(action, Action::Spawn(_)));
-        self.slots.iter_mut().for_each(Slot::stop_forking);
-        actions.push(Action::CloseListeners);
+        self.lifecycle = Lifecycle::Ending { exit, kill_at };
+        // No worker is born into a daemon that ends.
+        actions.retain(|action| !matches!(action, Action::Spawn(slot) if *slot != ADMIN));
+        self.slots.iter_mut().skip(1).for_each(Slot::stop_forking);
+        actions.push(Action::CloseAddresses);
         actions.extend(self.pids().into_iter().map(|pid| Action::Signal(pid, Signal::SIGTERM)));
     }
 
@@ -372,7 +437,7 @@ impl Supervisor {
         let half = self.plan.worker_timeout.map_or(OWN_SILENCE, |limit| limit / 2);
         if silence > OWN_SILENCE.min(half) {
             self.slots.iter_mut().for_each(|slot| slot.forgive(now));
-            if let Phase::Starting(until) = &mut self.phase {
+            if let Lifecycle::Starting { until } = &mut self.lifecycle {
                 *until += silence;
             }
         }

@@ -1,14 +1,14 @@
-//! A slot and what is in it.
+//! A slot and the processes in it.
 
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use super::{BOOT_TIMEOUT, Plan, RESCUE_AFTER, UNRESPONSIVE};
+use super::{BOOT_TIMEOUT, Plan, UNRESPONSIVE};
 use crate::controller::backoff::Backoff;
 use crate::stats::SlotState;
 
-/// What anybody may know of a slot.
+/// A slot as the statistics show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotView {
     /// What it has.
@@ -27,117 +27,101 @@ impl SlotView {
 /// What a slot has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Wants a worker at this time.
-    Empty(Instant),
-    /// The shell is forking.
+    /// Nothing; a process is due at this time.
+    Empty { due: Instant },
+    /// A fork was asked for.
     Forking,
-    /// Forked at this time, not ready.
-    Booting(Pid, Instant),
-    /// Ready since the first time; its loop was last seen to turn at the second.
-    Serving(Pid, Instant, Instant),
-    /// Wants no worker any more.
+    /// A process that was forked at `since` and is not ready.
+    Booting { pid: Pid, since: Instant },
+    /// A process that has been ready since `since`; its loop was last seen to turn at `beat`.
+    Serving { pid: Pid, since: Instant, beat: Instant },
+    /// Nothing, for good: its worker cannot listen.
     Abandoned,
 }
 
-/// The worker that is to take over from one that serves.
+/// The process that is to take over from one that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Successor {
-    /// The shell is forking.
+    /// A fork was asked for.
     Forking,
-    /// Forked at this time, not ready.
-    Booting(Pid, Instant),
+    /// Forked at `since`, not ready.
+    Booting { pid: Pid, since: Instant },
 }
 
-/// Who accepts from a slot's queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Queue {
-    /// Its own worker.
-    Attended,
-    /// Nobody; until then that is only the moment between two workers.
-    Unattended(Instant),
-    /// Nobody, and it is time for a sibling to help.
-    Abandoned,
-}
-
-/// A slot: a stable number, and workers that come and go.
+/// A slot: a stable number, and processes that come and go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     pub(super) state: State,
     pub(super) successor: Option<Successor>,
-    /// Its worker is of an old generation.
+    /// Its process is of an old generation.
     pub(super) outdated: bool,
-    /// Its worker's loop stands still.
+    /// Its process's loop stands still.
     pub(super) unresponsive: bool,
-    /// Who accepts from its queue besides its own worker.
-    pub(super) rescuer: Option<Pid>,
-    /// Whether its queue has somebody.
-    pub(super) queue: Queue,
+    /// A successor failed: when the next one is due.
+    pub(super) renew_at: Option<Instant>,
     pub(super) backoff: Backoff,
 }
 
 impl Slot {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            state: State::Empty(now),
+            state: State::Empty { due: now },
             successor: None,
             outdated: false,
             unresponsive: false,
-            rescuer: None,
-            queue: Queue::Attended,
+            renew_at: None,
             backoff: Backoff::default(),
         }
     }
 
-    /// Takes over a worker of the image before.
+    /// Takes over a process of the image before.
     pub(super) fn inherit(&mut self, pid: Pid, now: Instant, outdated: bool) {
-        self.state = State::Serving(pid, now, now);
+        self.state = State::Serving { pid, since: now, beat: now };
         self.outdated = outdated;
     }
 
-    /// What anybody may know of it.
+    /// The slot as the statistics show it.
     pub(super) fn view(&self, now: Instant) -> SlotView {
         let backoff = match self.state {
-            State::Empty(due) => due.saturating_duration_since(now),
+            State::Empty { due } => due.saturating_duration_since(now),
             _ => Duration::ZERO,
         };
         let state = match self.state {
-            State::Serving(..) if self.unresponsive => SlotState::Hung,
-            State::Serving(..) => SlotState::Serving,
-            State::Forking | State::Booting(..) => SlotState::Booting,
-            State::Empty(_) if !backoff.is_zero() => SlotState::Backoff,
-            State::Empty(_) | State::Abandoned => SlotState::Empty,
+            State::Serving { .. } if self.unresponsive => SlotState::Hung,
+            State::Serving { .. } => SlotState::Serving,
+            State::Forking | State::Booting { .. } => SlotState::Booting,
+            State::Empty { .. } if !backoff.is_zero() => SlotState::Backoff,
+            State::Empty { .. } | State::Abandoned => SlotState::Empty,
         };
         SlotView { state, pid: self.state.pid(), backoff }
     }
 
     pub(super) fn is_healthy(&self) -> bool {
-        matches!(self.state, State::Serving(..)) && !self.unresponsive
+        matches!(self.state, State::Serving { .. }) && !self.unresponsive
     }
 
-    /// Its workers: the one that is, and the one to come.
+    /// The process that serves.
+    pub(super) fn serving(&self) -> Option<Pid> {
+        self.state.pid().filter(|_| matches!(self.state, State::Serving { .. }))
+    }
+
+    /// Its processes: the one that is, and the one to come.
     pub(super) fn pids(&self) -> impl Iterator<Item = Pid> + use<> {
         let successor = match self.successor {
-            Some(Successor::Booting(pid, _)) => Some(pid),
+            Some(Successor::Booting { pid, .. }) => Some(pid),
             Some(Successor::Forking) | None => None,
         };
         self.state.pid().into_iter().chain(successor)
     }
 
-    /// Who accepts from its queue now. A fork takes a millisecond or two; a wait is known to be long,
-    /// and so is a standstill.
-    pub(super) fn queue_at(&self, now: Instant) -> Queue {
-        let is_long = match self.state {
-            State::Empty(due) => due > now,
+    /// Returns `true` if it will be without a healthy process for longer than the millisecond or two
+    /// of a fork: in a backoff, or while its process stands still.
+    pub(super) fn is_long_without_worker(&self, now: Instant) -> bool {
+        match self.state {
+            State::Empty { due } => due > now,
             State::Abandoned => true,
-            State::Serving(..) => self.unresponsive,
-            State::Forking | State::Booting(..) => false,
-        };
-        match self.queue {
-            _ if self.is_healthy() => Queue::Attended,
-            _ if is_long => Queue::Abandoned,
-            Queue::Attended => Queue::Unattended(now + RESCUE_AFTER),
-            Queue::Unattended(until) if until <= now => Queue::Abandoned,
-            before => before,
+            State::Serving { .. } => self.unresponsive,
+            State::Forking | State::Booting { .. } => false,
         }
     }
 
@@ -151,61 +135,59 @@ impl Slot {
 
     pub(super) fn forgive(&mut self, now: Instant) {
         match &mut self.state {
-            State::Serving(_, _, seen) | State::Booting(_, seen) => *seen = now,
-            State::Empty(_) | State::Forking | State::Abandoned => {}
+            State::Serving { beat: seen, .. } | State::Booting { since: seen, .. } => *seen = now,
+            State::Empty { .. } | State::Forking | State::Abandoned => {}
         }
-        if let Some(Successor::Booting(_, since)) = &mut self.successor {
+        if let Some(Successor::Booting { since, .. }) = &mut self.successor {
             *since = now;
         }
     }
 
-    /// When something about this slot is to be decided.
+    /// When something about this slot is to be decided. `wanted` says whether it is to have a process.
     pub(super) fn deadlines(
         &self,
         plan: &Plan,
         wanted: bool,
     ) -> impl Iterator<Item = Instant> + use<> {
         let state = match self.state {
-            State::Empty(due) => wanted.then_some(due),
-            State::Booting(_, since) => Some(since + BOOT_TIMEOUT),
-            State::Serving(_, _, beat) if self.unresponsive => {
-                plan.worker_timeout.map(|limit| beat + limit)
+            State::Empty { due } => wanted.then_some(due),
+            State::Booting { since, .. } => Some(since + BOOT_TIMEOUT),
+            // One of an old generation is not judged by the new limit.
+            State::Serving { beat, .. } if self.unresponsive => {
+                plan.worker_timeout.filter(|_| !self.outdated).map(|limit| beat + limit)
             }
-            State::Serving(_, _, beat) => Some(beat + unresponsive_after(plan.worker_timeout)),
+            State::Serving { beat, .. } => Some(beat + unresponsive_after(plan.worker_timeout)),
             State::Forking | State::Abandoned => None,
         };
         let successor = match self.successor {
-            Some(Successor::Booting(_, since)) => Some(since + BOOT_TIMEOUT),
-            Some(Successor::Forking) | None => None,
+            Some(Successor::Booting { since, .. }) => Some(since + BOOT_TIMEOUT),
+            Some(Successor::Forking) => None,
+            None => self.renew_at.filter(|_| wanted),
         };
-        let rescue = match self.queue {
-            Queue::Unattended(until) => wanted.then_some(until),
-            Queue::Attended | Queue::Abandoned => None,
-        };
-        state.into_iter().chain(successor).chain(rescue)
+        state.into_iter().chain(successor)
     }
 }
 
 impl State {
-    /// Whether a worker is on its way.
+    /// Returns `true` if a process is between fork and READY.
     pub(super) fn is_unsettled(self) -> bool {
-        matches!(self, Self::Forking | Self::Booting(..))
+        matches!(self, Self::Forking | Self::Booting { .. })
     }
 
     pub(super) fn pid(self) -> Option<Pid> {
         match self {
-            Self::Booting(pid, _) | Self::Serving(pid, ..) => Some(pid),
-            Self::Empty(_) | Self::Forking | Self::Abandoned => None,
+            Self::Booting { pid, .. } | Self::Serving { pid, .. } => Some(pid),
+            Self::Empty { .. } | Self::Forking | Self::Abandoned => None,
         }
     }
 }
 
-/// When a silent worker gets no new connections any more: well before it counts as hung.
+/// Silence after which a worker gets no new connections any more: well before it counts as hung.
 pub(super) fn unresponsive_after(worker_timeout: Option<Duration>) -> Duration {
     worker_timeout.map_or(UNRESPONSIVE, |limit| UNRESPONSIVE.min(limit))
 }
 
-/// A worker that has left its slot and has not ended yet.
+/// A process that has left its slot and has not ended yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leaving {
     pub(super) pid: Pid,
@@ -213,10 +195,12 @@ pub(super) struct Leaving {
     pub(super) kill_at: Instant,
     /// Told to be quick, because too many are leaving.
     pub(super) hurried: bool,
+    /// Found hung, or not ready in time: it does nothing any more.
+    pub(super) aborted: bool,
 }
 
 impl Leaving {
     pub(super) fn new(pid: Pid, slot: u32, kill_at: Instant) -> Self {
-        Self { pid, slot, kill_at, hurried: false }
+        Self { pid, slot, kill_at, hurried: false, aborted: false }
     }
 }

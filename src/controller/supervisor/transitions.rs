@@ -1,16 +1,18 @@
-//! What changes when something has happened.
+//! What each event changes.
 
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
 use super::slot::{Leaving, Slot, State, Successor};
-use super::{Action, Event, GROUP_STOP, MOST_SLOTS, OVERRUN, Phase, Report, SAME_STOP, Supervisor};
+use super::{
+    ADMIN, Action, Event, GROUP_STOP, Lifecycle, MOST_SLOTS, OVERRUN, Report, SAME_STOP, Supervisor,
+};
 use crate::exit::Exit;
 use crate::process::wait::Ending;
 
 impl Supervisor {
-    pub(super) fn note(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn change(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         match event {
             Event::Tick => {}
             Event::Spawned(slot, pid) => self.spawned(slot, pid, now),
@@ -29,9 +31,9 @@ impl Supervisor {
     fn spawned(&mut self, slot: u32, pid: Pid, now: Instant) {
         let Some(slot) = self.slot_mut(slot) else { return };
         if slot.successor == Some(Successor::Forking) {
-            slot.successor = Some(Successor::Booting(pid, now));
+            slot.successor = Some(Successor::Booting { pid, since: now });
         } else {
-            slot.state = State::Booting(pid, now);
+            slot.state = State::Booting { pid, since: now };
         }
     }
 
@@ -39,7 +41,7 @@ impl Supervisor {
         let Some(slot) = self.slot_mut(number) else { return };
         if slot.successor == Some(Successor::Forking) {
             slot.successor = None;
-            self.give_up_renewal(number, actions);
+            self.successor_failed(number, now, actions);
         } else {
             self.failed(number, None, now, actions);
         }
@@ -57,18 +59,19 @@ impl Supervisor {
             },
         };
         if let Some(slot) = self.slot_mut(number) {
-            slot.state = State::Serving(pid, now, now);
+            slot.state = State::Serving { pid, since: now, beat: now };
             slot.unresponsive = false;
             actions.push(Action::Report(Report::Ready(number, pid)));
         }
     }
 
-    /// The successor is ready: the old worker retires.
+    /// The successor is ready: the old process retires.
     fn succeed(&mut self, number: u32, now: Instant, actions: &mut Vec<Action>) {
-        let kill_at = now + self.plan.drain_timeout + OVERRUN;
+        let kill_at = now + self.retirement(number) + OVERRUN;
         let Some(slot) = self.slot_mut(number) else { return };
         slot.successor = None;
         slot.outdated = false;
+        slot.renew_at = None;
         if let Some(old) = slot.state.pid() {
             self.leaving.push(Leaving::new(old, number, kill_at));
             actions.push(Action::Retire(old));
@@ -77,7 +80,7 @@ impl Supervisor {
 
     fn beat(&mut self, pid: Pid, at: Instant) {
         for slot in &mut self.slots {
-            if let State::Serving(serving, _, beat) = &mut slot.state {
+            if let State::Serving { pid: serving, beat, .. } = &mut slot.state {
                 if *serving == pid {
                     *beat = at.max(*beat);
                 }
@@ -93,54 +96,88 @@ impl Supervisor {
         self.vacate(number, due);
     }
 
-    /// Its worker is gone or going: the successor takes the place, if there is one already.
+    /// Its process is gone or going: the successor takes the place, if there is one already.
     pub(super) fn vacate(&mut self, number: u32, due: Instant) {
         let Some(slot) = self.slot_mut(number) else { return };
         slot.outdated = false;
         slot.unresponsive = false;
+        slot.renew_at = None;
         slot.state = match slot.successor.take() {
-            Some(Successor::Booting(pid, since)) => State::Booting(pid, since),
+            Some(Successor::Booting { pid, since }) => State::Booting { pid, since },
             Some(Successor::Forking) => State::Forking,
-            None => State::Empty(due),
+            None => State::Empty { due },
         };
     }
 
     fn exited(&mut self, pid: Pid, ending: Ending, now: Instant, actions: &mut Vec<Action>) {
-        let left = self.leaving.iter().position(|leaving| leaving.pid == pid);
-        if let Some(slot) = left.map(|index| self.leaving.remove(index).slot) {
-            actions.push(Action::Report(Report::Exited(slot, pid, ending)));
-            return;
+        if let Some(left) = self.leaving.iter().position(|leaving| leaving.pid == pid) {
+            let slot = self.leaving.remove(left).slot;
+            return self.report_exit(slot, pid, ending, None, actions);
         }
         if let Some(number) = self.slot_of_successor(pid) {
-            actions.push(Action::Report(Report::Exited(number, pid, ending)));
-            self.slots[number as usize - 1].successor = None;
-            self.give_up_renewal(number, actions);
-            return;
+            self.report_exit(number, pid, ending, Some(Duration::ZERO), actions);
+            self.slots[number as usize].successor = None;
+            return self.successor_failed(number, now, actions);
         }
         let Some(number) = self.slot_of(pid) else {
-            actions.push(Action::Report(Report::Stranger(pid, ending)));
-            return;
+            return actions.push(Action::Report(Report::Stranger(pid, ending)));
         };
-        actions.push(Action::Report(Report::Exited(number, pid, ending)));
-        let state = self.slots[number as usize - 1].state;
+        let place = actions.len();
+        let state = self.slots[number as usize].state;
         self.vacate(number, now);
-        // Whoever comes next is there already, or nobody is wanted.
-        let vacant = matches!(self.slots[number as usize - 1].state, State::Empty(_));
-        if !vacant || !self.wants_workers() {
-            return;
+        // The next process is there already, or none is wanted.
+        let vacant = matches!(self.slots[number as usize].state, State::Empty { .. });
+        if vacant && self.wants(number) {
+            self.refill(number, state, ending, now, actions);
         }
+        let delay = match self.slots[number as usize].state {
+            State::Empty { due } => due.saturating_duration_since(now),
+            _ => Duration::ZERO,
+        };
+        let mut said = Vec::new();
+        self.report_exit(number, pid, ending, Some(delay), &mut said);
+        actions.splice(place..place, said);
+    }
+
+    /// Decides when a slot whose process has ended gets the next one.
+    fn refill(
+        &mut self,
+        number: u32,
+        state: State,
+        ending: Ending,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         match (state, ending.code()) {
-            (_, Some(code)) if code == i32::from(Exit::DoNotRespawn.code()) => {
+            (_, Some(code)) if number != ADMIN && code == i32::from(Exit::DoNotRespawn.code()) => {
                 self.abandon(number, now, actions);
             }
-            // It ended as it should, only without saying so before.
-            (State::Serving(..), Some(0)) => {}
-            (State::Serving(_, since, _), _) => {
+            // It ended as it should, only without saying so before. If it was told to, the whole group
+            // may have been, and the controller may be about to hear of it.
+            (State::Serving { .. }, Some(0)) if number == ADMIN => {
+                self.slots[ADMIN as usize].state = State::Empty { due: now + GROUP_STOP };
+            }
+            (State::Serving { .. }, Some(0)) => {}
+            (State::Serving { since, .. }, _) => {
                 let served = now.saturating_duration_since(since);
                 self.failed(number, Some(served), now, actions);
             }
             _ => self.failed(number, None, now, actions),
         }
+    }
+
+    fn report_exit(
+        &self,
+        number: u32,
+        pid: Pid,
+        ending: Ending,
+        delay: Option<Duration>,
+        actions: &mut Vec<Action>,
+    ) {
+        actions.push(Action::Report(match number {
+            ADMIN => Report::AdminExited(pid, ending, delay.filter(|_| self.wants(ADMIN))),
+            _ => Report::Exited(number, pid, ending),
+        }));
     }
 
     pub(super) fn failed(
@@ -153,8 +190,8 @@ impl Supervisor {
         let jitter = self.jitter.next();
         let Some(slot) = self.slot_mut(number) else { return };
         let wait = slot.backoff.after_failure(served, jitter);
-        slot.state = State::Empty(now + wait);
-        if !wait.is_zero() {
+        slot.state = State::Empty { due: now + wait };
+        if !wait.is_zero() && number != ADMIN {
             actions.push(Action::Report(Report::Waiting(number, wait)));
         }
     }
@@ -164,18 +201,28 @@ impl Supervisor {
             slot.state = State::Abandoned;
         }
         let abandoned = |slot: &Slot| slot.state == State::Abandoned;
-        if matches!(self.phase, Phase::Starting(_)) || self.slots.iter().all(abandoned) {
+        if self.is_starting() || self.slots.iter().skip(1).all(abandoned) {
             self.end(Exit::Failure, now + OVERRUN, actions);
         } else {
             actions.push(Action::Report(Report::Abandoned(number)));
         }
     }
 
-    /// The new generation does not get on its feet: whoever serves goes on serving.
-    pub(super) fn give_up_renewal(&mut self, number: u32, actions: &mut Vec<Action>) {
-        if self.renewing {
+    /// A process that was to take over has failed. For workers that ends the reload: those that serve
+    /// go on serving. The admin process is tried again.
+    pub(super) fn successor_failed(
+        &mut self,
+        number: u32,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        if number == ADMIN {
+            let jitter = self.jitter.next();
+            let slot = &mut self.slots[ADMIN as usize];
+            slot.renew_at = Some(now + slot.backoff.after_failure(None, jitter));
+        } else if self.renewing {
             self.renewing = false;
-            self.slots.iter_mut().for_each(|slot| slot.outdated = false);
+            self.slots.iter_mut().skip(1).for_each(|slot| slot.outdated = false);
             actions.push(Action::Report(Report::NotRenewed(number)));
         }
     }
@@ -185,7 +232,7 @@ impl Supervisor {
             return actions.push(Action::Report(Report::CannotScale(self.plan.slots)));
         }
         self.plan.slots += 1;
-        if (self.slots.len() as u32) < self.plan.slots {
+        if (self.slots.len() as u32) <= self.plan.slots {
             self.slots.push(Slot::new(now));
         }
         actions.push(Action::Report(Report::Scaled(self.plan.slots)));
@@ -204,15 +251,20 @@ impl Supervisor {
         if first < now && now < first + SAME_STOP {
             return;
         }
-        match self.phase {
-            Phase::Starting(_) | Phase::Running if !self.plan.shutdown_delay.is_zero() => {
-                self.phase = Phase::Delaying(now + self.plan.shutdown_delay);
+        match self.lifecycle {
+            Lifecycle::Starting { .. } | Lifecycle::Running
+                if !self.plan.shutdown_delay.is_zero() =>
+            {
+                self.lifecycle = Lifecycle::Delaying { until: now + self.plan.shutdown_delay };
                 actions.push(Action::Report(Report::Delaying(self.plan.shutdown_delay)));
             }
-            Phase::Starting(_) | Phase::Running => self.drain(now, actions),
+            Lifecycle::Starting { .. } | Lifecycle::Running => self.drain(now, actions),
             // The second time: now.
-            Phase::Delaying(_) => self.end(Exit::Ok, now, actions),
-            Phase::Ending(exit, _) => self.phase = Phase::Ending(exit, now),
+            Lifecycle::Delaying { .. } => self.end(Exit::Ok, now, actions),
+            Lifecycle::Ending { exit, .. } => {
+                self.lifecycle = Lifecycle::Ending { exit, kill_at: now };
+            }
+            Lifecycle::EndingAdmin { .. } => {}
         }
     }
 

@@ -1,0 +1,316 @@
+//! Who attends what, with times made up. Larger worlds are in the simulation.
+
+use std::net::SocketAddr;
+
+use super::reconcile::SlotView;
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn pid(number: i32) -> Pid {
+    Pid::from_raw(number)
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Queues, their clock, and the processes beside them: slot N has worker N.
+struct Scene {
+    queues: Queues,
+    view: View,
+    now: Instant,
+}
+
+impl Scene {
+    /// So many slots, each with a queue on each of these ports, all served: queue 0 is slot 1's first.
+    fn new(slots: u32, ports: &[u16]) -> Self {
+        let mut queues = Queues::new(false);
+        queues.want(ports.iter().map(|port| address(*port)).collect(), false);
+        for slot in 1..=slots {
+            for &port in ports {
+                let id = queues.reserve();
+                queues.add(id, Kind::Accept(address(port)), slot, Some(pid(slot as i32)));
+            }
+        }
+        let healthy =
+            |slot| SlotView { worker: Some(pid(slot)), healthy: true, ..SlotView::default() };
+        let slots = (1..=slots as i32).map(healthy).collect();
+        let view = View { slots, takeover: true, ..View::default() };
+        let mut scene = Self { queues, view, now: Instant::now() };
+        assert_eq!(scene.actions(), [], "nothing is to be done");
+        scene
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.queues.reconcile(self.view.clone(), self.now, &mut actions);
+        actions
+    }
+
+    fn after_ms(&mut self, milliseconds: u64) -> Vec<Action> {
+        self.now += MS * milliseconds as u32;
+        self.actions()
+    }
+
+    /// Nothing one millisecond early, exactly this on time.
+    #[track_caller]
+    fn assert_due(&mut self, after_ms: u64, actions: &[Action]) {
+        let due = self.now + MS * after_ms as u32;
+        assert_eq!(self.after_ms(after_ms - 1), [], "before {after_ms} ms");
+        assert!(self.queues.deadline().is_some_and(|at| at <= due), "a deadline at {after_ms} ms");
+        assert_eq!(self.after_ms(1), actions, "after {after_ms} ms");
+    }
+
+    /// The worker of a slot responds no more, or again.
+    fn set_healthy(&mut self, slot: usize, healthy: bool) {
+        let view = &mut self.view.slots[slot - 1];
+        (view.healthy, view.long) = (healthy, !healthy);
+    }
+
+    fn positions(&self, port: u16) -> Option<Vec<u16>> {
+        let steering = self.queues.steering();
+        steering.into_iter().find(|(at, ..)| *at == address(port)).and_then(|(.., to)| to)
+    }
+}
+
+fn q(number: u32) -> QueueId {
+    QueueId(number)
+}
+
+fn grant(to: i32, queue: u32) -> Action {
+    Action::Grant(pid(to), vec![q(queue)])
+}
+
+fn release(to: i32, queue: u32) -> Action {
+    Action::Release(pid(to), vec![q(queue)])
+}
+
+fn close(queue: u32) -> Action {
+    Action::Close { queue: q(queue), force: false }
+}
+
+#[test]
+fn a_queue_without_worker_is_taken_over_after_300_ms_and_given_back() {
+    let mut scene = Scene::new(2, &[1]);
+    scene.queues.reaped(pid(1));
+    scene.view.slots[0] = SlotView::default();
+    assert_eq!(scene.actions(), []);
+    scene.assert_due(300, &[grant(2, 0)]);
+    scene.queues.attending(pid(2), &[q(0)]);
+    assert_eq!(scene.after_ms(5000), []);
+    scene.queues.forked(pid(7), &[q(0)]);
+    assert_eq!(scene.actions(), []);
+    scene.queues.ready(pid(7));
+    scene.view.slots[0] = SlotView { worker: Some(pid(7)), healthy: true, ..SlotView::default() };
+    assert_eq!(scene.actions(), [release(2, 0)]);
+    scene.queues.released(pid(2), &[q(0)]);
+    assert_eq!(scene.after_ms(5000), []);
+}
+
+#[test]
+fn a_worker_that_stands_still_is_helped_at_once_and_keeps_its_queue() {
+    let mut scene = Scene::new(2, &[1]);
+    scene.set_healthy(1, false);
+    assert_eq!(scene.actions(), [grant(2, 0)]);
+    assert_eq!(scene.positions(1), Some(vec![1]), "new connections avoid it");
+    scene.queues.attending(pid(2), &[q(0)]);
+    scene.set_healthy(1, true);
+    assert_eq!(scene.actions(), [release(2, 0)]);
+    assert_eq!(scene.positions(1), None);
+}
+
+#[test]
+fn a_grant_that_is_not_acknowledged_goes_to_another_worker() {
+    let mut scene = Scene::new(3, &[1]);
+    scene.set_healthy(1, false);
+    assert_eq!(scene.actions(), [grant(2, 0)]);
+    scene.assert_due(1000, &[release(2, 0), grant(3, 0)]);
+    // It arrives late after all: what it says now changes nothing, and it closes what it got.
+    scene.queues.attending(pid(2), &[q(0)]);
+    scene.queues.attending(pid(3), &[q(0)]);
+    assert_eq!(scene.actions(), []);
+    scene.queues.released(pid(2), &[q(0)]);
+    assert_eq!(scene.after_ms(5000), []);
+}
+
+#[test]
+fn what_found_no_room_is_tried_again_after_half_a_second() {
+    let mut scene = Scene::new(2, &[1]);
+    scene.set_healthy(1, false);
+    scene.actions();
+    scene.queues.refused(pid(2), &[q(0)], scene.now);
+    assert_eq!(scene.actions(), []);
+    scene.assert_due(500, &[grant(2, 0)]);
+    scene.queues.unsent(pid(2), &[q(0)], scene.now);
+    assert_eq!(scene.actions(), []);
+    scene.assert_due(500, &[grant(2, 0)]);
+}
+
+#[test]
+fn a_queue_that_is_not_wanted_is_closed_when_its_last_holder_has_released_it() {
+    let mut scene = Scene::new(2, &[1]);
+    scene.view.slots.pop();
+    scene.view.draining.push(pid(2));
+    assert_eq!(scene.actions(), []);
+    assert_eq!(scene.positions(1), Some(vec![0]));
+    scene.assert_due(1000, &[release(2, 1)]);
+    assert_eq!(scene.after_ms(10), []);
+    scene.queues.released(pid(2), &[q(1)]);
+    assert_eq!(scene.actions(), [close(1)]);
+    assert_eq!(scene.actions(), [], "once");
+    scene.queues.not_empty(q(1), scene.now);
+    assert_eq!(scene.actions(), [grant(1, 1)]);
+    scene.queues.attending(pid(1), &[q(1)]);
+    assert_eq!(scene.actions(), []);
+    scene.assert_due(50, &[release(1, 1)]);
+    scene.queues.released(pid(1), &[q(1)]);
+    assert_eq!(scene.actions(), [close(1)]);
+    scene.queues.closed(q(1));
+    assert_eq!(scene.positions(1), None);
+}
+
+#[test]
+fn a_queue_is_kept_and_attended_while_a_process_that_stands_still_may_hold_it() {
+    let mut scene = Scene::new(2, &[1]);
+    scene.view.slots.pop();
+    // It stood still, so it is not among those that drain.
+    assert_eq!(scene.actions(), [grant(1, 1)]);
+    scene.queues.attending(pid(1), &[q(1)]);
+    assert_eq!(scene.after_ms(4000), [release(2, 1)], "told, should it ever go on");
+    assert_eq!(scene.after_ms(4000), []);
+    scene.queues.reaped(pid(2));
+    assert_eq!(scene.actions(), [release(1, 1)]);
+    scene.queues.released(pid(1), &[q(1)]);
+    assert_eq!(scene.actions(), [close(1)]);
+}
+
+#[test]
+fn a_queue_waits_for_a_healthy_worker_and_is_never_dropped() {
+    let mut scene = Scene::new(2, &[1]);
+    scene.view.slots.pop();
+    scene.set_healthy(1, false);
+    scene.queues.reaped(pid(2));
+    assert_eq!(scene.actions(), []);
+    assert_eq!(scene.after_ms(1000), [close(1)]);
+    scene.queues.not_empty(q(1), scene.now);
+    assert_eq!(scene.after_ms(60_000), []);
+    scene.set_healthy(1, true);
+    assert_eq!(scene.actions(), [grant(1, 1)]);
+}
+
+#[test]
+fn only_what_is_named_is_released_when_an_address_goes() {
+    let mut scene = Scene::new(1, &[1, 2]);
+    scene.queues.want(vec![address(2)], false);
+    assert_eq!(scene.actions(), []);
+    scene.assert_due(1000, &[release(1, 0)]);
+    scene.queues.released(pid(1), &[q(0)]);
+    assert_eq!(scene.actions(), [close(0)]);
+}
+
+#[test]
+fn a_process_that_boots_may_hold_everything_that_there_was_at_its_fork() {
+    let mut scene = Scene::new(2, &[1]);
+    scene.queues.forked(pid(9), &[q(0)]);
+    scene.view.slots.pop();
+    scene.queues.reaped(pid(2));
+    assert_eq!(scene.actions(), [grant(1, 1)]);
+    scene.queues.attending(pid(1), &[q(1)]);
+    assert_eq!(scene.after_ms(5000), [], "it could be the last that holds it");
+    scene.queues.ready(pid(9));
+    assert!(scene.actions().contains(&release(1, 1)));
+}
+
+#[test]
+fn the_last_member_moves_into_the_gap() {
+    let mut scene = Scene::new(4, &[1]);
+    scene.queues.closed(q(1));
+    scene.set_healthy(4, false);
+    scene.actions();
+    assert_eq!(scene.positions(1), Some(vec![0, 2]), "slots 1 and 3; 4 is at 1 now");
+}
+
+#[test]
+fn external_queues_are_shared_out_and_never_closed() {
+    let external = |count: u32, slots: u32| {
+        let mut queues = Queues::new(false);
+        for _ in 0..count {
+            let id = queues.reserve();
+            queues.add(id, Kind::External(address(1)), 0, None);
+        }
+        let slots = 1..=slots;
+        let total = *slots.end();
+        let of_slot = |slot| queues.inheritance(slot, total).iter().map(|id| id.0).collect();
+        slots.map(of_slot).collect::<Vec<Vec<u32>>>()
+    };
+    assert_eq!(external(1, 3), [vec![0], vec![0], vec![0]]);
+    assert_eq!(external(2, 2), [vec![0], vec![1]]);
+    assert_eq!(external(2, 3), [vec![0], vec![1], vec![0]]);
+    assert_eq!(external(3, 2), [vec![0, 2], vec![1]]);
+}
+
+#[test]
+fn a_queue_in_the_store_of_the_service_manager_is_closed_after_it() {
+    let mut scene = Scene::new(2, &[1]);
+    scene.queues.stored(q(1), 0);
+    scene.view.slots.pop();
+    scene.view.draining.push(pid(2));
+    assert_eq!(scene.actions(), [Action::Unstore(q(1))]);
+    assert_eq!(scene.after_ms(3000), [], "the last attendant stays until then");
+    scene.assert_due(2000, &[Action::Unstore(q(1))]);
+    scene.queues.unstored(q(1));
+    assert_eq!(scene.actions(), [release(2, 1)]);
+}
+
+#[test]
+fn the_next_image_goes_on_with_what_there_is() {
+    let mut scene = Scene::new(3, &[1]);
+    scene.queues.stored(q(2), 0);
+    scene.set_healthy(1, false);
+    scene.actions();
+    scene.queues.closed(q(1));
+    let text = serde_json::to_string(&scene.queues.serialize()).expect("JSON");
+    let handed: HandedQueues = serde_json::from_str(&text).expect("what was written");
+    let mut restored = Queues::restore(handed, false, scene.now);
+    assert_eq!(restored.serialize(), scene.queues.serialize());
+    restored.want(vec![address(1)], false);
+    scene.queues = restored;
+    assert!(scene.actions().contains(&release(2, 0)), "the grant may have been lost: taken back");
+    assert_eq!(scene.queues.reserve(), q(3));
+}
+
+#[test]
+fn what_a_build_before_2_1_has_left_is_understood() {
+    let sockets = vec![(1, address(1)), (1, address(2)), (2, address(2)), (2, address(1))];
+    let former = Version1 {
+        sockets,
+        // A slot went and came back: the order is not that of the slots.
+        members: vec![(address(1), 2), (address(1), 1), (address(2), 1), (address(2), 2)],
+        external: Vec::new(),
+        handoff: vec![1],
+        stored: vec![(2, 1)],
+        workers: vec![(11, 1), (12, 2)],
+    };
+    let queues = former.queues();
+    let places: Vec<usize> = queues.iter().map(|(_, place)| *place).collect();
+    assert_eq!(places, [3, 0, 1, 2, 4]);
+    assert_eq!(queues[0].0.attendants, [12]);
+    assert_eq!(queues[0].0.stored, Some(1));
+    assert_eq!(queues[4].0.kind, Kind::Handoff);
+    let queues = queues.into_iter().map(|(queue, _)| queue).collect();
+    let now = Instant::now();
+    let mut restored = Queues::restore(HandedQueues { next: 0, queues }, true, now);
+    restored.attended_by_legacy(pid(11), 1);
+    restored.want(vec![address(1), address(2)], true);
+    let slots = [11, 12].map(|worker| SlotView {
+        worker: Some(pid(worker)),
+        healthy: worker == 12,
+        ..SlotView::default()
+    });
+    let view = View { slots: slots.to_vec(), takeover: true, ..View::default() };
+    restored.reconcile(view, now, &mut Vec::new());
+    let to = |port| restored.steering().into_iter().find(|(at, ..)| *at == address(port));
+    assert_eq!(to(1).and_then(|(.., to)| to), Some(vec![0]));
+    assert_eq!(to(2).and_then(|(.., to)| to), Some(vec![1]));
+}

@@ -14,7 +14,7 @@ use crate::process::channel::LONGEST_MESSAGE;
 pub(crate) enum ToWorker {
     /// End the connections as they fall silent. The queues are released one by one.
     Retire {
-        /// Always 0: what builds before 2.1 understood as closing their queues at once.
+        /// Always 0: what builds of handover version 1 understood as closing their queues at once.
         accept_ms: u64,
         /// Reset what has not ended after this time.
         drain_ms: u64,
@@ -79,7 +79,7 @@ pub(crate) enum FromWorker {
         /// The queues.
         queues: Vec<QueueId>,
     },
-    /// What builds before 2.1 said when they had emptied a queue. They hold it until they end.
+    /// What builds of handover version 1 said when they had emptied a queue. They hold it until they end.
     Closed {
         /// Its slot.
         slot: u32,
@@ -113,7 +113,7 @@ pub(crate) enum FromAdmin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Handoff {
-    /// From a build before 2.1, which does not say where the connection was reserved.
+    /// From a build of handover version 1, which does not say where the connection was reserved.
     Connection,
     /// The connection was reserved with this worker.
     Reserved {

@@ -20,7 +20,7 @@ use crate::stats::layout;
 /// The version of the note, and of the messages on the channels.
 pub const VERSION: u32 = 2;
 
-/// The version of builds before 2.1. This build can take over from them, and not the other way round.
+/// The version of builds of handover version 1. This build can take over from them, and not the other way round.
 const VERSION_1: u32 = 1;
 
 /// The variable that says where the note is: `DESCRIPTOR:PID`; or `check`, to be asked for the version.
@@ -67,12 +67,12 @@ pub struct Handover {
     /// The admin process, if there is one.
     #[serde(default)]
     pub admin: Option<HandedAdmin>,
-    /// What only builds before 2.1 leave.
+    /// What only builds of handover version 1 leave.
     #[serde(flatten, skip_serializing)]
     pub(super) version1: HandedVersion1,
 }
 
-/// The queues as builds before 2.1 left them.
+/// The queues as builds of handover version 1 left them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub(super) struct HandedVersion1 {
@@ -136,7 +136,7 @@ pub struct HandedWorker {
     pub exchanges: bool,
     /// How much longer it may live, in milliseconds, if it has left its slot.
     pub leaving_ms: Option<u64>,
-    /// Whether it acknowledges grants and releases; builds before 2.1 do not.
+    /// Whether it acknowledges grants and releases; builds of handover version 1 do not.
     #[serde(default)]
     pub acknowledges: bool,
 }
@@ -197,7 +197,7 @@ pub fn answer() -> Option<String> {
 }
 
 /// What a build says that can take over from this one: it must understand the shared memory, too.
-/// The last line is for builds before 2.1, which look at the end only.
+/// The last line is for builds of handover version 1, which look at the end only.
 pub fn version_line() -> String {
     let statistics = layout::VERSION;
     let line = |version| format!("handover {version} statistics {statistics}\n");

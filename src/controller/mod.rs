@@ -19,6 +19,7 @@ mod queue_actions;
 mod queues;
 mod reload;
 mod report;
+mod restore;
 mod runtime;
 mod service_manager;
 #[cfg(test)]

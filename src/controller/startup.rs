@@ -2,25 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::Poll;
-use nix::unistd::Pid;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::admin::AdminSocket;
-use super::children::{Children, Role, Wire};
+use super::children::Children;
 use super::figures;
 use super::fleet::Fleet;
-use super::handover::{HandedState, HandedVersion1, Handover};
+use super::handover::Handover;
 use super::publisher::Publisher;
-use super::queues::{Kind, Queues, Version1};
+use super::queues::{Kind, Queues};
 use super::reload::Reload;
+use super::restore;
 use super::service_manager::ServiceManager;
-use super::sockets::{HandoffEnds, Sockets};
+use super::sockets::Sockets;
 use super::state_file::StateFile;
-use super::supervisor::{ADMIN, Inherited, MOST_SLOTS, Plan, Supervisor};
+use super::supervisor::{MOST_SLOTS, Plan, Supervisor};
 use super::{Boot, Controller, ControllerError, Inputs};
 use crate::config::{AdminAddress, Balance, Config, Endpoint, ListenConfig};
 use crate::event_loop::timers::Clock;
@@ -30,7 +29,7 @@ use crate::process::fork::own_pid;
 use crate::process::front::FrontError;
 use crate::process::pid_file::PidFile;
 use crate::process::signals::SignalStream;
-use crate::process::sockets::{Claim, ListenError, address_of};
+use crate::process::sockets::{Claim, ListenError};
 use crate::stats::Statistics;
 use crate::stats::events::{self, Event, Kind as EventKind};
 
@@ -89,8 +88,8 @@ impl Resources {
         };
         let mut admin = AdminSocket::restore(front)?;
         let manager = ServiceManager::find();
-        let (mut queues, mut sockets) = restore_queues(&mut note, manager.is_there())?;
-        let wanted = restore_addresses(config, former, &mut note, &mut admin, &mut sockets)?;
+        let (mut queues, mut sockets) = restore::queues(&mut note, manager.is_there())?;
+        let wanted = restore::addresses(config, former, &mut note, &mut admin, &mut sockets)?;
         let renew = wanted.is_ok();
         let slots = match wanted {
             Ok(slots) => slots,
@@ -99,8 +98,8 @@ impl Resources {
                 slots
             }
         };
-        let pid_file = inherit_pid_file(config, note.pid_file.take())?;
-        let state_file = inherit_state_file(config, note.state_file.take())?;
+        let pid_file = restore::pid_file(config, note.pid_file.take())?;
+        let state_file = restore::state_file(config, note.state_file.take())?;
         let external = |id| matches!(queues.kind(id), Some(Kind::External(_)));
         let external: BTreeSet<_> =
             sockets.listening.keys().copied().filter(|id| external(*id)).collect();
@@ -116,7 +115,7 @@ impl Resources {
             let event = Event { at_ms: figures::unix_millis(), kind, slot: 0, value };
             events::record(statistics.layout(), event);
         }
-        let (children, inherited) = restore_children(&note, admins)?;
+        let (children, inherited) = restore::children(&note, admins)?;
         for (pid, slot, _) in children.workers().filter(|(.., wire)| wire.legacy) {
             queues.attended_by_legacy(pid, slot);
         }
@@ -185,143 +184,12 @@ fn balances(config: &Config) -> bool {
     config.fleet.balance == Balance::LeastConnections
 }
 
-/// The queues and their descriptors.
-fn restore_queues(note: &mut Handover, stores: bool) -> io::Result<(Queues, Sockets)> {
-    let mut sockets = Sockets::default();
-    for (id, socket) in note.listening.drain(..) {
-        sockets.listening.insert(id, take_over(socket)?);
-    }
-    for (id, slot, sender, receiver) in note.handoff.drain(..) {
-        let (sender, receiver) = (take_over(sender)?.into(), take_over(receiver)?.into());
-        sockets.handoff.insert(id, HandoffEnds { slot, sender, receiver });
-    }
-    let mut queues = std::mem::take(&mut note.queues);
-    let version1 = std::mem::take(&mut note.version1);
-    if !version1.sockets.is_empty() {
-        restore_version1(version1, note, &mut queues.queues, &mut sockets)?;
-    }
-    Ok((Queues::restore(queues, stores, Instant::now()), sockets))
-}
-
-/// The same from a build before 2.1.
-fn restore_version1(
-    note: HandedVersion1,
-    handover: &Handover,
-    queues: &mut Vec<super::queues::HandedQueue>,
-    sockets: &mut Sockets,
-) -> io::Result<()> {
-    let mut listening = Vec::new();
-    for (slot, socket) in note.sockets {
-        let socket: OwnedFd = take_over(socket)?;
-        listening.push((slot, address_of(&socket)?, Some(socket)));
-    }
-    let mut handoff = Vec::new();
-    for (slot, sender, receiver) in note.inboxes {
-        handoff.push(Some((slot, take_over(sender)?, take_over(receiver)?)));
-    }
-    let serving = handover.workers.iter().filter(|worker| worker.leaving_ms.is_none());
-    let former = Version1 {
-        sockets: listening.iter().map(|(slot, address, _)| (*slot, *address)).collect(),
-        members: note.members.iter().map(|member| (member.address, member.slot)).collect(),
-        external: note.foreign,
-        handoff: handoff.iter().flatten().map(|(slot, ..)| *slot).collect(),
-        stored: note.stored,
-        workers: serving.map(|worker| (worker.pid, worker.slot)).collect(),
-    };
-    for (queue, place) in former.queues() {
-        if let Some(socket) = listening.get_mut(place).and_then(|(.., socket)| socket.take()) {
-            sockets.listening.insert(queue.id, socket);
-        } else if let Some((slot, sender, receiver)) =
-            handoff.get_mut(place - listening.len()).and_then(Option::take)
-        {
-            let ends = HandoffEnds { slot, sender: sender.into(), receiver: receiver.into() };
-            sockets.handoff.insert(queue.id, ends);
-        }
-        queues.push(queue);
-    }
-    Ok(())
-}
-
-/// Opens what the new configuration listens on and the former one does not. Returns the number of
-/// workers that is wanted from now on; if something cannot be had, `config` becomes the former
-/// configuration, and the number is its own, as an error.
-fn restore_addresses(
-    config: &mut Config,
-    former: Option<Config>,
-    note: &mut Handover,
-    admin: &mut AdminSocket,
-    sockets: &mut Sockets,
-) -> Result<Result<u32, u32>, ControllerError> {
-    let mut claims = note
-        .claims
-        .drain(..)
-        .map(|(wanted, endpoint, socket)| {
-            Ok(Claim { wanted, endpoint, socket: take_over(socket)? })
-        })
-        .collect::<io::Result<Vec<_>>>()?;
-    sockets.passed = std::mem::take(&mut note.passed);
-    let claims_wanted = sockets.passed.is_empty();
-    let mut claim = |config: &Config| match claims_wanted {
-        true => claim_all(&config.listen, &mut claims),
-        false => Ok(Vec::new()),
-    };
-    // The last that can fail uses up what is there.
-    let apart = keep_apart(config, &sockets.passed);
-    let opened = apart.and_then(|()| admin.open(&config.admin)).map_err(ControllerError::from);
-    let claimed = opened.and_then(|change| match claim(config) {
-        Ok(claims) => Ok((change, claims)),
-        Err(error) => {
-            change.undo();
-            Err(error.into())
-        }
-    });
-    match (claimed, former) {
-        (Ok((change, claims)), _) => {
-            admin.renew(change);
-            sockets.claims = claims;
-            Ok(Ok(config.fleet.workers.get()))
-        }
-        (Err(reason), None) => Err(reason),
-        (Err(reason), Some(former)) => {
-            let failed = note.reloads.1 + 1;
-            error!(failed, "reload refused, everything stays as it was: {reason}");
-            *config = former;
-            sockets.claims = claim(config)?;
-            Ok(Err(note.wanted))
-        }
-    }
-}
-
-/// The processes of the image before, and what the supervisor must know of them.
-fn restore_children(
-    note: &Handover,
-    admins: Vec<(i32, i32, usize)>,
-) -> io::Result<(Children, Vec<Inherited>)> {
-    let (mut children, mut inherited) = (Children::default(), Vec::new());
-    for worker in &note.workers {
-        let (pid, slot) = (Pid::from_raw(worker.pid), worker.slot);
-        let channel = take_over(worker.channel)?.into();
-        let (block, handoff, legacy) = (worker.seat, worker.exchanges, !worker.acknowledges);
-        let wire = Wire { channel, block, handoff, legacy };
-        children.insert(pid, Role::Worker(slot), true, Some(wire));
-        let leaving = worker.leaving_ms.map(Duration::from_millis);
-        inherited.push(Inherited { pid, slot, leaving });
-    }
-    for (index, &(pid, channel, block)) in admins.iter().enumerate() {
-        let pid = Pid::from_raw(pid);
-        let channel = take_over(channel)?.into();
-        let wire = Wire { channel, block, handoff: false, legacy: false };
-        children.insert(pid, Role::Admin, true, Some(wire));
-        // The last one is the one that answers.
-        let leaving = (index + 1 < admins.len()).then_some(Duration::from_secs(2));
-        inherited.push(Inherited { pid, slot: ADMIN, leaving });
-    }
-    Ok((children, inherited))
-}
-
 /// Claims every address, or takes the claim from those that are there already. Addresses without a
 /// port of their own (port 0) share the first one's.
-fn claim_all(options: &ListenConfig, existing: &mut Vec<Claim>) -> Result<Vec<Claim>, ListenError> {
+pub(super) fn claim_all(
+    options: &ListenConfig,
+    existing: &mut Vec<Claim>,
+) -> Result<Vec<Claim>, ListenError> {
     let mut free_port = 0;
     let mut claims: Vec<Claim> = Vec::new();
     let mut fresh = Vec::new();
@@ -368,7 +236,7 @@ fn passed_sockets(
 }
 
 /// The echo and the admin process cannot have the same address, and each would blame a stranger.
-fn keep_apart(config: &Config, passed: &[Endpoint]) -> Result<(), FrontError> {
+pub(super) fn keep_apart(config: &Config, passed: &[Endpoint]) -> Result<(), FrontError> {
     let Some(AdminAddress::Tcp(address)) = config.admin.address else { return Ok(()) };
     let echo = if passed.is_empty() { &config.listen.endpoints[..] } else { passed };
     match echo.iter().find(|endpoint| endpoint.clashes_with(address)) {
@@ -378,39 +246,6 @@ fn keep_apart(config: &Config, passed: &[Endpoint]) -> Result<(), FrontError> {
         }),
         None => Ok(()),
     }
-}
-
-fn inherit_pid_file(
-    config: &Config,
-    former: Option<(std::path::PathBuf, i32)>,
-) -> Result<Option<PidFile>, ControllerError> {
-    let former = match former {
-        Some((path, file)) => Some(PidFile::resume(path, take_over(file)?)),
-        None => None,
-    };
-    let wanted = config.process.pid_file.as_deref();
-    if former.as_ref().map(PidFile::path) == wanted {
-        return Ok(former);
-    }
-    // The former one is removed here.
-    drop(former);
-    // A pid file is no reason to end a daemon that serves.
-    Ok(wanted.and_then(|path| {
-        PidFile::create(path)
-            .inspect_err(|reason| error!("going on without pid file: {reason}"))
-            .ok()
-    }))
-}
-
-fn inherit_state_file(
-    config: &Config,
-    former: Option<HandedState>,
-) -> io::Result<Option<StateFile>> {
-    let former = former.map(StateFile::resume).transpose()?;
-    let wanted = config.process.state_file.as_deref();
-    // Another one's lock is given up here.
-    let same = former.filter(|former| Some(former.given()) == wanted);
-    Ok(same.or_else(|| wanted.map(StateFile::new)))
 }
 
 fn plan(config: &Config, slots: u32, admin: &AdminSocket) -> Plan {

@@ -12,6 +12,7 @@
 //! acknowledges the release or is reaped; what it is told in between changes nothing. The controller's
 //! own duplicate is the last that is closed, so only [`Queues::closed`] changes positions in a group.
 
+mod queue;
 mod reconcile;
 mod serialize;
 #[cfg(test)]
@@ -22,8 +23,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
 
+pub(crate) use self::queue::{Action, Kind};
+use self::queue::{Hold, Queue, Stored};
 pub(crate) use self::reconcile::{SlotView, View};
 pub(crate) use self::serialize::{HandedQueue, HandedQueues, Version1};
 use crate::ids::QueueId;
@@ -38,90 +40,6 @@ const TAKEOVER_AFTER: Duration = Duration::from_millis(300);
 const RETRY: Duration = Duration::from_millis(500);
 /// Time before another attempt to close a queue that was found not to be empty.
 const PACE: Duration = Duration::from_millis(50);
-
-/// What is to be done about a queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Send these queues' descriptors to a process, which is to attend them. It answers
-    /// [`Queues::attending`] or [`Queues::refused`]; [`Queues::unsent`] if they cannot be sent.
-    Grant(Pid, Vec<QueueId>),
-    /// Tell a process to empty and close its descriptors of these queues. It answers
-    /// [`Queues::released`].
-    Release(Pid, Vec<QueueId>),
-    /// Close the controller's descriptor, which is the last, if nothing waits in the queue or `force`
-    /// is set: [`Queues::closed`] or [`Queues::not_empty`].
-    Close {
-        /// The queue.
-        queue: QueueId,
-        /// Close it whatever waits there.
-        force: bool,
-    },
-    /// Have the service manager keep a duplicate: [`Queues::stored`] if it was sent.
-    Store(QueueId),
-    /// Have the service manager close its duplicate: [`Queues::unstored`] once it has.
-    Unstore(QueueId),
-}
-
-/// Kinds of queues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Kind {
-    /// The accept queue of a listening socket, bound to this address.
-    Accept(SocketAddr),
-    /// The accept queue of a socket that another program opened and holds: never closed, and its
-    /// position in its group is unknown.
-    External(SocketAddr),
-    /// Connections that siblings have handed off to the slot.
-    Handoff,
-}
-
-/// What a process has to do with a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hold {
-    /// Has the descriptor since its fork and is not ready yet.
-    Inherited,
-    /// Was sent the descriptor at `since` and has not answered.
-    Granted { since: Instant },
-    /// Accepts from the queue.
-    Attending,
-    /// Was told at `since` to close the descriptor, or is to be told at `since` if `sent` is not set.
-    Releasing { since: Instant, sent: bool },
-}
-
-/// A duplicate in the service manager's store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stored {
-    No,
-    /// To be sent.
-    Sending,
-    /// It could not be sent, and is not tried again before a reload.
-    Refused,
-    /// Under this number among the slot's.
-    As(u32),
-    /// Told to close it, at the latest at this time.
-    Removing(u32, Instant),
-}
-
-#[derive(Clone, Debug)]
-struct Queue {
-    kind: Kind,
-    /// The slot whose worker attends it; of an external one, the slot that it came back for.
-    slot: u32,
-    holds: BTreeMap<Pid, Hold>,
-    /// Since when no process that is meant to attend it does.
-    unattended: Option<Instant>,
-    /// Since when it is not wanted.
-    closing: Option<Instant>,
-    /// The controller is to close its descriptor, the last one.
-    closed: bool,
-    /// Connections were found in it when it was to be closed.
-    waiting: bool,
-    /// The last process that attends it is not told to release it before this time.
-    paced: Option<Instant>,
-    /// Processes that could not take it, and when they may be asked again.
-    refused: BTreeMap<Pid, Instant>,
-    stored: Stored,
-}
 
 /// All queues of the daemon.
 #[derive(Clone, Debug, Default)]
@@ -400,26 +318,5 @@ impl Queues {
     /// Whether a group has members that another program opened.
     fn is_external(&self, address: SocketAddr) -> bool {
         self.all.values().any(|queue| queue.kind == Kind::External(address))
-    }
-}
-
-impl Queue {
-    fn new(kind: Kind, slot: u32) -> Self {
-        Self {
-            kind,
-            slot,
-            holds: BTreeMap::new(),
-            unattended: None,
-            closing: None,
-            closed: false,
-            waiting: false,
-            paced: None,
-            refused: BTreeMap::new(),
-            stored: Stored::No,
-        }
-    }
-
-    fn is_attended_by(&self, pid: Pid) -> bool {
-        self.holds.get(&pid) == Some(&Hold::Attending)
     }
 }

@@ -85,7 +85,7 @@ impl Queues {
     }
 }
 
-/// What builds before 2.1 left to the next image.
+/// What builds of handover version 1 left to the next image.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Version1 {
     /// Every socket: its slot and its address.

@@ -281,7 +281,7 @@ fn the_next_image_goes_on_with_what_there_is() {
 }
 
 #[test]
-fn what_a_build_before_2_1_has_left_is_understood() {
+fn what_handover_version_1_has_left_is_understood() {
     let sockets = vec![(1, address(1)), (1, address(2)), (2, address(2)), (2, address(1))];
     let former = Version1 {
         sockets,

@@ -2,6 +2,7 @@
 
 use super::tests::{World, pid};
 use super::*;
+use crate::process::wait::Ending;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

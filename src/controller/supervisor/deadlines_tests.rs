@@ -6,6 +6,7 @@
 use super::generations_tests::taken_over;
 use super::tests::{World, pid};
 use super::*;
+use crate::process::wait::Ending;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 
 use super::tests::{World, pid};
 use super::*;
+use crate::process::wait::Ending;
 
 /// A fleet of `slots` workers (pids 100, 101, …) that a new image has taken over.
 pub(super) fn taken_over(slots: u32) -> World {

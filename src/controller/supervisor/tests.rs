@@ -1,6 +1,7 @@
 //! Events in, actions out, and time made up.
 
 use super::*;
+use crate::process::wait::Ending;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -183,10 +183,10 @@ impl Controller<'_> {
             // Nobody is replaced any more.
             Report::Hung(..) | Report::NotReady(..) if self.fleet.supervisor.is_stopping() => {}
             Report::Hung(slot, _) => {
-                self.publisher.statistics.layout().count_restart(slot, Cause::Hung)
+                self.publisher.statistics.layout().count_restart(slot, Cause::Hung);
             }
             Report::NotReady(slot, _) => {
-                self.publisher.statistics.layout().count_restart(slot, Cause::Boot)
+                self.publisher.statistics.layout().count_restart(slot, Cause::Boot);
             }
             Report::Ready(_, pid) => self.children.ready(pid),
             Report::AdminExited(pid, _, Some(_)) => self.count_admin(pid),

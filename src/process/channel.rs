@@ -135,7 +135,10 @@ impl Channel {
                 let data = unsafe { libc::CMSG_DATA(part) }.cast::<RawFd>();
                 // SAFETY: computes a constant.
                 let head = unsafe { libc::CMSG_LEN(0) } as usize;
-                for index in 0..(part.cmsg_len as usize).saturating_sub(head) / size_of::<RawFd>() {
+                #[allow(clippy::unnecessary_cast)]
+                // Of 32 bits where libc is musl.
+                let length = part.cmsg_len as usize;
+                for index in 0..length.saturating_sub(head) / size_of::<RawFd>() {
                     // SAFETY: the length says that there are so many numbers, of descriptors that the
                     // kernel has just installed and nothing else in this process knows.
                     descriptors

@@ -135,7 +135,7 @@ fn it_answers_until_the_last_worker_has_ended_and_ends_last() {
     let mut world = serving();
     let (admin, worker) = (world.admin(), world.supervisor.pids()[0]);
     world.on(Event::Stop);
-    assert!(!world.take().iter().any(|action| *action == Action::Signal(admin, Signal::SIGTERM)));
+    assert!(!world.take().contains(&Action::Signal(admin, Signal::SIGTERM)));
     world.on(Event::Exited(admin, Ending::Code(0)));
     assert!(forked(&world.pass_ms(50, &[])), "it is needed to the end");
     let admin = world.admin();

@@ -27,6 +27,7 @@ mod crowd;
 mod descriptors;
 mod doctor;
 mod drain;
+mod dropped_addresses;
 mod echo;
 mod elsewhere;
 mod farewell;

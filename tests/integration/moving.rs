@@ -11,7 +11,7 @@ use super::operator::{
 };
 use super::support::{Client, SOON, Server, Turn, proc, secs, wait_until};
 
-fn local(port: u16) -> SocketAddr {
+pub(super) fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
@@ -44,7 +44,7 @@ fn assert_listens_at(server: &Server, addresses: &[SocketAddr]) {
 }
 
 #[track_caller]
-fn assert_closed(address: SocketAddr) {
+pub(super) fn assert_closed(address: SocketAddr) {
     let refused = || Client::try_connect(address).is_err_and(|e| e.raw_os_error() == Some(111));
     wait_until(SOON, "nobody listens there any more", refused);
     TcpListener::bind(address).expect("the old address is free for others");

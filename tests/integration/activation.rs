@@ -12,7 +12,7 @@ use super::operator::{assert_all_new, freeze, reload, strike, wait_settled};
 use super::support::{Client, SOON, Server, Turn, proc, secs, wait_until};
 
 /// Sockets at one address, as a socket unit with `ReusePort=yes` opens them.
-fn group(address: SocketAddr, count: usize) -> Vec<TcpListener> {
+pub(super) fn group(address: SocketAddr, count: usize) -> Vec<TcpListener> {
     let mut sockets: Vec<TcpListener> = Vec::new();
     for _ in 0..count {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));

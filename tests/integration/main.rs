@@ -44,6 +44,7 @@ mod pidfile;
 mod pidone;
 mod processes;
 mod program_name;
+mod queue_ownership;
 mod refusals;
 mod refused_reloads;
 mod reload;

@@ -1,6 +1,7 @@
 //! What the image before has left becomes this image's again.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -97,8 +98,10 @@ pub(super) fn addresses(
         .collect::<io::Result<Vec<_>>>()?;
     sockets.passed = std::mem::take(&mut note.passed);
     let claims_wanted = sockets.passed.is_empty();
+    let ours: Vec<SocketAddr> =
+        sockets.listening.values().filter_map(|socket| address_of(socket).ok()).collect();
     let mut claim = |config: &Config| match claims_wanted {
-        true => claim_all(&config.listen, &mut claims),
+        true => claim_all(&config.listen, &mut claims, &ours),
         false => Ok(Vec::new()),
     };
     // The last that can fail uses up what is there.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use mio::Poll;
@@ -55,7 +56,7 @@ impl Resources {
         let mut sockets = Sockets::default();
         sockets.passed = passed_sockets(config, &mut sockets, &mut queues)?;
         if sockets.passed.is_empty() {
-            sockets.claims = claim_all(&config.listen, &mut Vec::new())?;
+            sockets.claims = claim_all(&config.listen, &mut Vec::new(), &[])?;
         }
         keep_apart(config, &sockets.passed)?;
         let admin = AdminSocket::create(&config.admin)?;
@@ -176,7 +177,7 @@ impl Resources {
     }
 }
 
-fn addresses(sockets: &Sockets) -> Vec<std::net::SocketAddr> {
+fn addresses(sockets: &Sockets) -> Vec<SocketAddr> {
     sockets.endpoints().iter().map(|endpoint| endpoint.address).collect()
 }
 
@@ -185,10 +186,12 @@ fn balances(config: &Config) -> bool {
 }
 
 /// Claims every address, or takes the claim from those that are there already. Addresses without a
-/// port of their own (port 0) share the first one's.
+/// port of their own (port 0) share the first one's. On those in `ours` sockets of this daemon listen that
+/// are not closed yet.
 pub(super) fn claim_all(
     options: &ListenConfig,
     existing: &mut Vec<Claim>,
+    ours: &[SocketAddr],
 ) -> Result<Vec<Claim>, ListenError> {
     let mut free_port = 0;
     let mut claims: Vec<Claim> = Vec::new();
@@ -198,7 +201,8 @@ pub(super) fn claim_all(
         let endpoint = match known {
             Some(claim) => claim.endpoint,
             None => {
-                let claim = Claim::new(wanted, free_port, options)?;
+                let shared = options.share_port || ours.contains(&wanted.address);
+                let claim = Claim::new(wanted, free_port, shared)?;
                 fresh.push(claim);
                 fresh[fresh.len() - 1].endpoint
             }

@@ -170,7 +170,7 @@ fn asked<T>(what: &str, answer: io::Result<T>) -> Fact<T> {
 
 /// Binds the address as the daemon would, and lets go of it.
 fn attempt(files: &Files, endpoint: Endpoint, options: &ListenConfig) -> Trial {
-    match Claim::new(endpoint, 0, options) {
+    match Claim::new(endpoint, 0, options.share_port) {
         Ok(_) => Trial::Free,
         Err(error) if error.is_in_use() => Trial::InUse(holder::find(files, endpoint.address)),
         Err(ListenError { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {

@@ -49,16 +49,12 @@ impl ListenError {
 }
 
 impl Claim {
-    /// Claims an address, refusing one that any other program listens on, unless the port may be
-    /// shared. `free_port`, if not 0, is the port to take where any would do.
+    /// Claims an address, refusing one that any other program listens on, unless it may be
+    /// `shared`. `free_port`, if not 0, is the port to take where any would do.
     ///
     /// # Errors
     /// [`ListenError`] for an address that is in use, not ours, or not permitted.
-    pub fn new(
-        wanted: Endpoint,
-        free_port: u16,
-        options: &ListenConfig,
-    ) -> Result<Self, ListenError> {
+    pub fn new(wanted: Endpoint, free_port: u16, shared: bool) -> Result<Self, ListenError> {
         let claim = || {
             let (socket, mut endpoint) = new_socket(&wanted)?;
             if endpoint.address.port() == 0 {
@@ -67,8 +63,8 @@ impl Claim {
             // Bound alone first, so that a second instance is noticed; only then open to our workers.
             // Without SO_REUSEADDR two that start at the same moment do not get past each other; it is
             // needed only where connections of the last run are still in TIME_WAIT.
-            socket.set_reuse_port(options.share_port)?;
-            socket.set_reuse_address(options.share_port)?;
+            socket.set_reuse_port(shared)?;
+            socket.set_reuse_address(shared)?;
             let address = endpoint.address.into();
             socket.bind(&address).or_else(|_| {
                 socket.set_reuse_address(true)?;

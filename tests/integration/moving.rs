@@ -51,6 +51,26 @@ pub(super) fn assert_closed(address: SocketAddr) {
 }
 
 #[test]
+fn an_address_that_comes_back_before_it_is_closed_is_taken_again() {
+    let turn = Turn::shared();
+    let (stays, comes_back) = (local(free_port()), local(free_port()));
+    let both = [stays.min(comes_back), stays.max(comes_back)];
+    let file = ConfigFile::new("");
+    let server = start_at(&turn, &file, &both);
+    file.write(&text(&[stays]));
+    reload(&server);
+    // Its queues are open for one more second.
+    file.write(&text(&both));
+    reload(&server);
+    assert_eq!(server.log.count("reload refused"), 0);
+    assert_listens_at(&server, &both);
+    for address in both {
+        Client::connect(address).echo(100);
+    }
+    server.stop();
+}
+
+#[test]
 fn the_new_address_opens_and_the_old_one_drains() {
     let turn = Turn::shared();
     let (old, new) = (local(free_port()), local(free_port()));

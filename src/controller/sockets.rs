@@ -4,14 +4,14 @@
 //! Who attends which queue is decided in [`super::queues`]; here are only the sockets. The controller
 //! lets each listen, because the order of listen(2) decides their positions in the groups.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::SockRef;
+use tracing::warn;
 
-use super::queues::Kind;
+use super::queues::{Kind, Queues};
 use super::steering::Steering;
 use crate::config::{Endpoint, ListenConfig};
 use crate::ids::QueueId;
@@ -50,27 +50,21 @@ impl Sockets {
         }
     }
 
-    /// Gives all listening sockets the options of a new configuration; those in `external` keep the
-    /// length of their queue.
-    ///
-    /// # Errors
-    /// [`ListenError`], the first of all.
-    pub(super) fn tune(
-        &self,
-        options: &ListenConfig,
-        external: &BTreeSet<QueueId>,
-    ) -> Result<(), ListenError> {
-        for (id, socket) in &self.listening {
-            let failed = |source| match sockets::address_of(socket) {
-                Ok(address) => ListenError { address, source },
-                Err(_) => ListenError { address: ([0; 4], 0).into(), source },
+    /// Gives all listening sockets the options of a new configuration. A socket that refuses one serves
+    /// on without it: the first refusal is logged.
+    pub(super) fn retune(&self, options: &ListenConfig, queues: &Queues) {
+        let refused = self.listening.iter().filter_map(|(id, socket)| {
+            let (address, ours) = match queues.kind(*id)? {
+                Kind::Accept(address) => (address, true),
+                Kind::External(address) => (address, false),
+                Kind::Handoff => return None,
             };
-            sockets::tune(&SockRef::from(socket), options).map_err(failed)?;
-            if !external.contains(id) {
-                sockets::listen(socket, options)?;
-            }
+            let error = sockets::retune(socket, options, ours).err()?;
+            Some((address, error))
+        });
+        if let Some((address, error)) = refused.collect::<Vec<_>>().first() {
+            warn!(%address, "reloaded socket keeps its former options: {error}");
         }
-        Ok(())
     }
 
     /// The socket of an accept queue.

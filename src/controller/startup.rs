@@ -1,12 +1,11 @@
 //! Starting: from nothing, or from what the image before has left.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use mio::Poll;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::admin::AdminSocket;
 use super::children::Children;
@@ -14,7 +13,7 @@ use super::figures;
 use super::fleet::Fleet;
 use super::handover::Handover;
 use super::publisher::Publisher;
-use super::queues::{Kind, Queues};
+use super::queues::Queues;
 use super::reload::Reload;
 use super::restore;
 use super::service_manager::ServiceManager;
@@ -101,13 +100,7 @@ impl Resources {
         };
         let pid_file = restore::pid_file(config, note.pid_file.take())?;
         let state_file = restore::state_file(config, note.state_file.take())?;
-        let external = |id| matches!(queues.kind(id), Some(Kind::External(_)));
-        let external: BTreeSet<_> =
-            sockets.listening.keys().copied().filter(|id| external(*id)).collect();
-        // A setting that only tunes ends no daemon that serves.
-        if let Err(reason) = sockets.tune(&config.listen, &external) {
-            warn!("going on with the former socket options: {reason}");
-        }
+        sockets.retune(&config.listen, &queues);
         let blocks = note.workers.iter().map(|worker| worker.seat);
         let blocks: Vec<usize> = blocks.chain(admins.iter().map(|(.., block)| *block)).collect();
         let statistics = Statistics::resume(take_over(note.statistics)?, &blocks)?;

@@ -11,6 +11,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::{Endpoint, Keepalive, ListenConfig, Scope};
 
+/// The longest `TCP_USER_TIMEOUT`, 24.8 days: the kernel refuses more milliseconds than an int has.
+const LONGEST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// Why an address cannot be listened on. Reads: `cannot listen on 0.0.0.0:80: permission denied
 /// (ports below 1024 need CAP_NET_BIND_SERVICE)`.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,17 @@ pub struct ListenError {
     /// What was asked for.
     pub address: SocketAddr,
     /// What the system said.
+    pub source: io::Error,
+}
+
+/// An option of the daemon that the system refuses to set on a socket. Reads: `cannot set
+/// --keepalive-delay: invalid argument`.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set {option}: {}", explain(.source))]
+pub struct TuneError {
+    /// The option, as it is typed.
+    pub option: &'static str,
+    /// The error of the system call.
     pub source: io::Error,
 }
 
@@ -34,12 +48,20 @@ pub struct Claim {
     pub socket: OwnedFd,
 }
 
+impl From<TuneError> for io::Error {
+    fn from(error: TuneError) -> Self {
+        Self::other(error)
+    }
+}
+
 impl ListenError {
     /// Whether trying again would fail the same way.
     pub fn is_lasting(&self) -> bool {
         let lasting =
             [libc::EADDRINUSE, libc::EACCES, libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT, libc::EINVAL];
-        self.source.raw_os_error().is_some_and(|errno| lasting.contains(&errno))
+        let refused = self.source.get_ref().and_then(|it| it.downcast_ref::<TuneError>());
+        let source = refused.map_or(&self.source, |refused| &refused.source);
+        source.raw_os_error().is_some_and(|errno| lasting.contains(&errno))
     }
 
     /// Whether another program has the address.
@@ -126,12 +148,26 @@ pub fn listen(socket: &OwnedFd, options: &ListenConfig) -> Result<(), ListenErro
 /// Sets what accepted sockets inherit on Linux: set once here, it costs a connection nothing.
 ///
 /// # Errors
-/// Those of setsockopt(2); none in practice.
-pub fn tune(socket: &SockRef<'_>, options: &ListenConfig) -> io::Result<()> {
-    socket.set_tcp_nodelay(options.nodelay)?;
+/// [`TuneError`] for the first option that setsockopt(2) refuses; none in practice.
+pub fn tune(socket: &SockRef<'_>, options: &ListenConfig) -> Result<(), TuneError> {
+    let failed = |option| move |source| TuneError { option, source };
+    socket.set_tcp_nodelay(options.nodelay).map_err(failed("--enable-nodelay"))?;
     // An urgent byte is a byte like any other: it comes back in its place.
-    socket.set_out_of_band_inline(true)?;
-    keep_alive(socket, options.keepalive)
+    socket.set_out_of_band_inline(true).map_err(failed("SO_OOBINLINE"))?;
+    keep_alive(socket, options.keepalive).map_err(failed("--keepalive-delay"))
+}
+
+/// Gives a listening socket the options of a new configuration, with its queue's length if the socket
+/// is `ours` alone.
+///
+/// # Errors
+/// [`TuneError`] for the first option that the system refuses. The socket listens on as it did.
+pub fn retune(socket: &OwnedFd, options: &ListenConfig, ours: bool) -> Result<(), TuneError> {
+    if ours {
+        let option = "--connection-backlog";
+        listen(socket, options).map_err(|error| TuneError { option, source: error.source })?;
+    }
+    tune(&SockRef::from(socket), options)
 }
 
 /// How many bytes the kernel holds for the peer, not yet acknowledged (tcp(7), `SIOCOUTQ`).
@@ -198,7 +234,7 @@ fn keep_alive(socket: &SockRef<'_>, keepalive: Option<Keepalive>) -> io::Result<
         .with_interval(Keepalive::INTERVAL)
         .with_retries(Keepalive::PROBES);
     socket.set_tcp_keepalive(&probes)?;
-    socket.set_tcp_user_timeout(keepalive.give_up)
+    socket.set_tcp_user_timeout(keepalive.give_up.map(|limit| limit.min(LONGEST_USER_TIMEOUT)))
 }
 
 fn explain(error: &io::Error) -> String {
@@ -213,5 +249,24 @@ fn explain(error: &io::Error) -> String {
         Some(Errno::EAFNOSUPPORT) => "this host does not support the address family".into(),
         Some(errno) => errno.desc().to_lowercase(),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_timeout_beyond_what_the_kernel_counts_is_cut_to_that() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let limit = |days: u64| {
+            let give_up = Some(Duration::from_secs(days * 24 * 3600));
+            let keepalive = Keepalive { delay: Duration::from_secs(60), give_up };
+            keep_alive(&SockRef::from(&socket), Some(keepalive)).expect("the kernel takes it");
+            socket.tcp_user_timeout().expect("it can be read")
+        };
+        assert_eq!(limit(24), Some(Duration::from_secs(24 * 24 * 3600)));
+        assert_eq!(limit(25), Some(LONGEST_USER_TIMEOUT));
+        assert_eq!(limit(365), Some(LONGEST_USER_TIMEOUT));
     }
 }

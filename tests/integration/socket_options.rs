@@ -1,10 +1,14 @@
-//! What the kernel does for an accepted connection, as options and reloads want it.
+//! What the kernel does for an accepted connection, as options and reloads want it. No option that the
+//! kernel refuses keeps a daemon from serving that serves already.
 
 use std::time::Duration;
 
-use super::operator::{ConfigFile, reload};
+use libc::{EINVAL, IPPROTO_TCP, TCP_KEEPIDLE};
+
+use super::operator::{ConfigFile, assert_all_new, reload, wait_settled};
 use super::support::foreign::accepted_socket;
-use super::support::{Server, Turn, secs};
+use super::support::seccomp::Refusal;
+use super::support::{SOON, Server, Turn, ms, secs};
 
 /// TCP keepalive of an accepted socket.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +21,12 @@ struct Probing {
 }
 
 const OFF: Probing = Probing { on: false, probes: None, give_up: None };
+
+/// The longest `TCP_USER_TIMEOUT`: the kernel counts its milliseconds in an int.
+const LONGEST: Duration = ms(i32::MAX as u64);
+
+/// A kernel that refuses to set the delay of TCP keepalive.
+const NO_DELAY: Refusal = Refusal { level: IPPROTO_TCP, option: TCP_KEEPIDLE, errno: EINVAL };
 
 /// Returns how a new connection is probed, and whether it sends small packets at once; nothing where
 /// that cannot be found out.
@@ -38,21 +48,22 @@ fn new_connection(server: &Server) -> Option<(Probing, bool)> {
     Some((probing, nodelay))
 }
 
-fn probing(delay: u64, give_up: Option<u64>) -> Probing {
+fn probing(delay: u64, give_up: Option<Duration>) -> Probing {
     let probes = Some((secs(delay), secs(10), 3));
-    Probing { on: true, probes, give_up: give_up.map(secs) }
+    Probing { on: true, probes, give_up }
 }
 
 #[test]
 fn keepalive_gives_up_after_all_probes_or_the_write_timeout_if_that_is_longer() {
     let turn = Turn::shared();
-    let cases: [(&[&str], Probing); 7] = [
+    let cases: [(&[&str], Probing); 8] = [
         (&[], OFF),
         (&["--write-timeout", "5m"], OFF),
-        (&["--keepalive-delay", "10"], probing(10, Some(60))),
-        (&["--keepalive-delay", "45"], probing(45, Some(75))),
-        (&["--keepalive-delay", "45", "--write-timeout", "5"], probing(45, Some(75))),
-        (&["--keepalive-delay", "45", "--write-timeout", "5m"], probing(45, Some(300))),
+        (&["--keepalive-delay", "10"], probing(10, Some(secs(60)))),
+        (&["--keepalive-delay", "45"], probing(45, Some(secs(75)))),
+        (&["--keepalive-delay", "45", "--write-timeout", "5"], probing(45, Some(secs(75)))),
+        (&["--keepalive-delay", "45", "--write-timeout", "5m"], probing(45, Some(secs(300)))),
+        (&["--keepalive-delay", "45", "--write-timeout", "720h"], probing(45, Some(LONGEST))),
         (&["--keepalive-delay", "45", "--write-timeout", "0"], probing(45, None)),
     ];
     for (args, wanted) in cases {
@@ -81,9 +92,10 @@ fn a_reload_changes_the_options_of_new_connections() {
     let server = turn.start(&["--config", file.name()]);
     let changed = "keepalive-delay = \"20s\"\nenable-nodelay = false\nwrite-timeout = \"2m\"\n";
     for (text, wanted) in [
-        (changed, (probing(20, Some(120)), false)),
+        (changed, (probing(20, Some(secs(120))), false)),
         ("keepalive-delay = \"20s\"\nwrite-timeout = 0\n", (probing(20, None), true)),
-        (changed, (probing(20, Some(120)), false)),
+        ("keepalive-delay = 20\nwrite-timeout = \"720h\"\n", (probing(20, Some(LONGEST)), true)),
+        (changed, (probing(20, Some(secs(120))), false)),
         ("", (OFF, true)),
     ] {
         file.write(&format!("workers = 1\n{text}"));
@@ -91,5 +103,33 @@ fn a_reload_changes_the_options_of_new_connections() {
         let Some(found) = new_connection(&server) else { return };
         assert_eq!(found, wanted, "after a reload with {text:?}");
     }
+    assert_eq!(server.log.count("keeps its former options"), 0);
     server.stop();
+}
+
+#[test]
+fn a_socket_option_that_the_kernel_refuses_does_not_end_a_reload() {
+    let turn = Turn::shared();
+    let file = ConfigFile::new("workers = 1\n");
+    let mut server = turn.launch(&["--config", file.name()]).refusing(NO_DELAY).start();
+    let before = wait_settled(&server, 1);
+    file.write("workers = 1\nkeepalive-delay = 60\n");
+    reload(&server);
+    assert_all_new(&before, &wait_settled(&server, 1));
+    assert_eq!(server.exit_code(), None, "the controller lives");
+    server.assert_echoes();
+    let lines = server.log.with("keeps its former options");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].has("WARN") && lines[0].has("cannot set --keepalive-delay: "), "{lines:?}");
+    server.stop();
+}
+
+#[test]
+fn a_socket_option_that_the_kernel_refuses_at_the_start_is_named() {
+    let turn = Turn::shared();
+    let args = ["--port", "0", "--workers", "1", "--keepalive-delay", "60"];
+    let mut server = turn.launch(&args).refusing(NO_DELAY).start_unready();
+    assert_eq!(server.wait_exit(SOON), Some(1));
+    let line = server.log.wait_for(SOON, "cannot listen on");
+    assert!(line.has("cannot set --keepalive-delay: invalid argument"), "{line:?}");
 }

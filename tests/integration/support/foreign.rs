@@ -11,7 +11,7 @@ use crate::support::{Client, SOON};
 
 /// Duplicates a descriptor of another process (pidfd_getfd(2)).
 ///
-/// This is the only unsafe code of the tests: the crates in use have no safe wrapper for it.
+/// Unsafe, because the crates in use have no safe wrapper for it.
 fn duplicate(pid: i32, number: i32) -> io::Result<OwnedFd> {
     let owned = |result: libc::c_long| match result {
         -1 => Err(io::Error::last_os_error()),

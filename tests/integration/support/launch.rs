@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::seccomp::Refusal;
 use super::secs;
 use super::server::Server;
 
@@ -23,6 +24,7 @@ pub(crate) struct Launch {
     program: PathBuf,
     args: Vec<String>,
     environment: Vec<(String, String)>,
+    refusals: Vec<Refusal>,
 }
 
 /// What a process that ended by itself left behind.
@@ -58,6 +60,7 @@ impl Launch {
             program: binary(),
             args: args.iter().map(ToString::to_string).collect(),
             environment: Vec::new(),
+            refusals: Vec::new(),
         }
     }
 
@@ -83,6 +86,12 @@ impl Launch {
     /// own: `["unshare", "--fork"]`.
     pub(crate) fn under(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Starts the program on a kernel that refuses a socket option.
+    pub(crate) fn refusing(mut self, refusal: Refusal) -> Self {
+        self.refusals.push(refusal);
         self
     }
 
@@ -137,6 +146,7 @@ impl Launch {
         }
         command.args(&self.args).envs(self.environment).env("ECHO_SUITE", &tag);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.refusals.iter().for_each(|refusal| refusal.install(&mut command));
         let process = command.process_group(0).spawn();
         let process = process.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         Server::new(process, format!("ECHO_SUITE={tag}"))

@@ -22,6 +22,7 @@ pub(crate) mod load;
 pub(crate) mod log;
 pub(crate) mod pattern;
 pub(crate) mod proc;
+pub(crate) mod seccomp;
 pub(crate) mod server;
 pub(crate) mod statistics;
 pub(crate) mod trace;

@@ -125,7 +125,7 @@ impl Controller<'_> {
         }
         for (address, member, wanted) in self.fleet.queues.steering() {
             if let Some(member) = self.sockets.listening.get(&member) {
-                self.sockets.steering.steer(address, member, wanted);
+                self.sockets.steering.steer(address, member.as_fd(), wanted.as_deref());
             }
         }
     }

@@ -19,6 +19,7 @@ use super::restore;
 use super::service_manager::ServiceManager;
 use super::sockets::Sockets;
 use super::state_file::StateFile;
+use super::steering::Steering;
 use super::supervisor::{MOST_SLOTS, Plan, Supervisor};
 use super::{Boot, Controller, ControllerError, Inputs};
 use crate::config::{AdminAddress, Balance, Config, Endpoint, ListenConfig};
@@ -101,6 +102,8 @@ impl Resources {
         let pid_file = restore::pid_file(config, note.pid_file.take())?;
         let state_file = restore::state_file(config, note.state_file.take())?;
         sockets.retune(&config.listen, &queues);
+        let groups = queues.steering().into_iter().map(|(address, ..)| address);
+        sockets.steering = Steering::of(groups);
         let blocks = note.workers.iter().map(|worker| worker.seat);
         let blocks: Vec<usize> = blocks.chain(admins.iter().map(|(.., block)| *block)).collect();
         let statistics = Statistics::resume(take_over(note.statistics)?, &blocks)?;

@@ -126,8 +126,8 @@ fn set_option<T>(socket: BorrowedFd<'_>, option: c_int, value: &T) -> io::Result
 /// `group` is any listening member.
 ///
 /// # Errors
-/// `EINVAL` for a socket without `SO_REUSEPORT`, `ENOPROTOOPT` before Linux 5.3: there, steer to
-/// all members instead.
+/// `EINVAL` for a socket without `SO_REUSEPORT`, `ENOPROTOOPT` before Linux 5.3: there, [`steer`] to
+/// no member at all does the same.
 pub fn unsteer(group: BorrowedFd<'_>) -> io::Result<()> {
     // The kernel wants a value and ignores it.
     match set_option(group, DETACH_REUSEPORT_BPF, &0) {

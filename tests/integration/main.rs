@@ -59,6 +59,7 @@ mod state_file;
 mod statistics;
 mod steering;
 mod steering_alone;
+mod steering_kernels;
 mod supervision;
 mod systemd;
 mod takeover_release;

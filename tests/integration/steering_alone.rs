@@ -15,7 +15,7 @@ fn start(turn: &Turn, args: &[&str]) -> Server {
 }
 
 /// The slots whose workers do not respond, by the log.
-fn silent(server: &Server) -> BTreeSet<u32> {
+pub(crate) fn silent(server: &Server) -> BTreeSet<u32> {
     let mut silent = BTreeSet::new();
     for line in server.log.lines() {
         let Some(slot) = line.number("slot").map(|slot| slot as u32) else { continue };
@@ -30,7 +30,7 @@ fn silent(server: &Server) -> BTreeSet<u32> {
 
 /// Stops the worker of `victim` and waits until the log says that it does not respond.
 #[track_caller]
-fn freeze_until_noticed(server: &Server, victim: u32) {
+pub(crate) fn freeze_until_noticed(server: &Server, victim: u32) {
     wait_until(SOON, "all workers respond", || silent(server).is_empty());
     freeze(server.workers()[&victim]);
     wait_until(SOON, "the victim does not respond", || silent(server).contains(&victim));
@@ -39,7 +39,7 @@ fn freeze_until_noticed(server: &Server, victim: u32) {
 /// Connects while nothing but the kernel runs. All connections must wait at other slots than
 /// `victim`, and some at each of them; everybody is served once all workers go on.
 #[track_caller]
-fn assert_steered_away_from(victim: u32, server: &Server) {
+pub(crate) fn assert_steered_away_from(victim: u32, server: &Server) {
     let queues = Queues::of(server);
     freeze_until_noticed(server, victim);
     let (lengths, clients) = queues.fill(server);
@@ -54,7 +54,7 @@ fn assert_steered_away_from(victim: u32, server: &Server) {
 }
 
 #[track_caller]
-fn assert_served(mut clients: Vec<Client>) {
+pub(crate) fn assert_served(mut clients: Vec<Client>) {
     clients.iter_mut().for_each(|client| client.send(100));
     clients.iter_mut().for_each(|client| client.expect(100));
     clients.into_iter().for_each(Client::finish);

@@ -20,6 +20,7 @@ pub(crate) mod http;
 pub(crate) mod launch;
 pub(crate) mod load;
 pub(crate) mod log;
+pub(crate) mod network;
 pub(crate) mod pattern;
 pub(crate) mod proc;
 pub(crate) mod seccomp;

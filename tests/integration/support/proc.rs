@@ -141,14 +141,17 @@ pub(crate) struct Socket {
     pub(crate) keepalive: bool,
 }
 
-/// Returns all TCP sockets that processes hold, IPv4 and IPv6.
+/// Returns all TCP sockets that processes in the calling thread's network hold, IPv4 and IPv6.
 pub(crate) fn sockets() -> Vec<Socket> {
     diag::sockets(States::HELD).unwrap_or_else(|_| sockets_in_tables())
 }
 
+/// The tables of the calling thread's network.
+const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+
 /// Reads the sockets from `/proc/net`, for kernels without sock_diag(7).
 fn sockets_in_tables() -> Vec<Socket> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    let tables = TABLES.map(fs::read_to_string);
     let text: Vec<String> = tables.into_iter().flatten().collect();
     text.iter().flat_map(|table| table.lines()).filter_map(socket).collect()
 }
@@ -156,7 +159,7 @@ fn sockets_in_tables() -> Vec<Socket> {
 /// All TCP listeners, IPv4 and IPv6. They come first in the tables, and what comes behind them, which
 /// may be tens of thousands of lines, is not read.
 pub(crate) fn listeners() -> Vec<Socket> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::File::open);
+    let tables = TABLES.map(fs::File::open);
     let listeners = |table| {
         let lines = BufReader::new(table).lines().skip(1);
         let sockets = lines.map_while(|line| socket(&line.ok()?));

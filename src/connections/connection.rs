@@ -3,7 +3,7 @@
 //! The socket is registered once, edge-triggered. `readable` and `writable` say what the kernel has
 //! told us and has not yet contradicted; all work is done while what we got and what we want overlap.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 
 use mio::event::Event;
@@ -13,8 +13,9 @@ use super::bulk::Bulk;
 use super::patience::{Overdue, Patience};
 use super::record::Record;
 use super::remainder::Remainder;
+use super::send::{send, taken};
 use crate::event_loop::timers::Tick;
-use crate::process::pipe::Pipe;
+use crate::process::pipe::{self, Pipe};
 use crate::process::sockets::{reset_on_close, unsent};
 use crate::service::{Answer, Service};
 use crate::stats::{Reason, Seat, Word};
@@ -226,7 +227,12 @@ impl<T: Default> Connection<T> {
     /// What [`Self::serve`] does for bulk, without copying it.
     fn pass_through<S>(&mut self, mut pipe: Pipe, turn: &mut Turn<'_, S>) -> Result<(), Reason> {
         let result = match pipe.fill(&self.stream) {
-            Ok(count @ 1..) => {
+            // In front of an urgent byte, too: only a receive can say that the input has ended.
+            Ok(0) => {
+                self.read_on = true;
+                Ok(())
+            }
+            Ok(count) => {
                 self.last_moved = turn.now;
                 turn.seat.add(Word::Received, count as u64);
                 turn.seat.add(Word::Messages, 1);
@@ -240,12 +246,13 @@ impl<T: Default> Connection<T> {
                 self.readable = false;
                 Ok(())
             }
-            // The end of file, perhaps with an urgent byte before it, or no such way for this socket:
-            // back to copying, which finds out.
-            Ok(0) | Err(_) => {
+            // No such way for this socket: back to copying.
+            Err(error) if pipe::is_unusable(&error) => {
                 self.bulk = Bulk::default();
                 Ok(())
             }
+            // The socket's own error, which it does not tell twice: a receive would see the end.
+            Err(_) => Err(Reason::ClientReset),
         };
         if pipe.is_empty() {
             turn.pools.pipes.give_back(pipe);
@@ -358,33 +365,6 @@ impl<T: Default> Connection<T> {
             (None, State::Lingering(reason)) => Overdue::Linger(reason),
             (None, _) => Overdue::Idle,
         }
-    }
-}
-
-/// One send: how much the kernel took. Clears `writable` when it would take no more.
-fn send(stream: &mut TcpStream, bytes: &[u8], writable: &mut bool) -> Result<usize, Reason> {
-    if bytes.is_empty() {
-        return Ok(0);
-    }
-    let sent = taken(stream.write(bytes), writable)?;
-    *writable &= sent == bytes.len();
-    Ok(sent)
-}
-
-/// What the result of sending means. That less went than was there says only of a send that there is
-/// no more room (and that an event will tell when there is): splice(2) stops short for other reasons.
-fn taken(result: io::Result<usize>, writable: &mut bool) -> Result<usize, Reason> {
-    match result {
-        Ok(count) => Ok(count),
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock => {
-                *writable = false;
-                Ok(0)
-            }
-            // Nothing was sent; the next turn tries again.
-            io::ErrorKind::Interrupted => Ok(0),
-            _ => Err(Reason::ClientReset),
-        },
     }
 }
 

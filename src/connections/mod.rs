@@ -12,6 +12,7 @@ mod patience;
 mod pipes;
 pub mod record;
 mod remainder;
+mod send;
 #[cfg(test)]
 mod tests;
 

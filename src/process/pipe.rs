@@ -40,8 +40,8 @@ impl Pipe {
         self.filled == 0
     }
 
-    /// Moves what has arrived at a socket into the pipe: how much, 0 at the end of file, or at an urgent
-    /// byte if the end of file has arrived behind it.
+    /// Moves what has arrived at a socket into the pipe: how much. 0 at the end of file, and also in
+    /// front of an urgent byte, which splice(2) does not pass: a receive tells the two apart.
     ///
     /// # Errors
     /// `EAGAIN` when nothing has arrived; otherwise those of splice(2) and of the socket.
@@ -60,6 +60,12 @@ impl Pipe {
         self.filled = self.filled.saturating_sub(count);
         Ok(count)
     }
+}
+
+/// Whether an error is about splice(2) itself; all others are the socket's.
+pub fn is_unusable(error: &io::Error) -> bool {
+    let own = [Errno::EINVAL, Errno::ENOSYS, Errno::EPERM, Errno::EACCES, Errno::ENOMEM];
+    own.iter().any(|&errno| error.raw_os_error() == Some(errno as i32))
 }
 
 fn move_bytes(from: &impl AsFd, to: &impl AsFd, most: usize) -> io::Result<usize> {

@@ -1,5 +1,5 @@
 //! Bulk that passes through a pipe (splice(2)): an urgent byte, scraps and a late FIN neither cut nor
-//! stall it.
+//! stall it, and a reset behind it is seen as one.
 
 use std::fs;
 use std::io::Write;
@@ -8,8 +8,9 @@ use nix::sys::signal::Signal;
 
 use super::limits::{hear, kept_for_deaf};
 use super::operator::{freeze, strike};
+use super::statistics::at_rest;
 use super::support::trace::Tracer;
-use super::support::{Client, SOON, Server, Turn, proc, secs, wait_until};
+use super::support::{Client, SOON, Server, Turn, proc, secs, total, wait_until};
 
 /// Fills the worker's receive buffer exactly: a sign of bulk with no small piece behind it.
 const LARGE: usize = 256 * 1024;
@@ -56,26 +57,63 @@ fn an_urgent_byte_in_the_middle_of_spliced_bulk_comes_back_in_its_place() {
     }
 }
 
-#[test]
-fn an_urgent_byte_and_a_fin_that_arrive_while_bulk_is_spliced_do_not_cut_it() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--worker-timeout", "0"]);
-    let mut client = spliced_client(&server);
-    let worker = server.worker();
-    let Some(_tracer) = Tracer::inject(worker, "splice:delay_enter=300000") else { return };
-    client.send(100_000);
-    // The worker knows of these bytes only. The rest arrives before the splice that moves them.
+/// Delays every splice(2) of a worker: what a client does meanwhile happens between the worker's look
+/// at the events and that splice.
+const DELAY: &str = "splice:delay_enter=300000";
+
+#[track_caller]
+fn wait_until_held_at_splice(worker: i32) {
     let mut held = 0;
     wait_until(SOON, "the worker is held at its splice", || {
         held = if proc::is_traced(worker) { held + 1 } else { 0 };
         held > 5
     });
-    client.send_urgent_byte();
-    client.send(10);
-    client.half_close();
-    client.expect(100_011);
-    client.expect_fin();
+}
+
+/// Stops the server, whose only connection must have been closed for `reason`.
+#[track_caller]
+fn assert_closed_for(reason: &str, server: Server) {
+    let stats = at_rest(&server);
+    assert_eq!(total(&stats, &format!("connections_closed/{reason}")), 1, "{stats}");
     server.stop();
+}
+
+#[test]
+fn an_urgent_byte_and_a_fin_that_arrive_while_bulk_is_spliced_do_not_cut_it() {
+    let turn = Turn::shared();
+    for ahead in [0, 100_000] {
+        let server = turn.start(&["--workers", "1", "--worker-timeout", "0"]);
+        let mut client = spliced_client(&server);
+        let Some(tracer) = Tracer::inject(server.worker(), DELAY) else { return };
+        if ahead == 0 {
+            // The next splice finds the urgent byte first.
+            client.echo(100_000);
+        } else {
+            client.send(ahead);
+        }
+        // The worker knows of these bytes only. The rest arrives before the splice that moves them.
+        wait_until_held_at_splice(server.worker());
+        client.send_urgent_byte();
+        client.send(10);
+        client.half_close();
+        client.expect(ahead + 11);
+        client.expect_fin();
+        drop(tracer);
+        assert_closed_for("client_fin", server);
+    }
+}
+
+#[test]
+fn a_reset_behind_spliced_bulk_is_counted_as_a_reset() {
+    let turn = Turn::shared();
+    let server = turn.start(&["--workers", "1", "--worker-timeout", "0"]);
+    let mut client = spliced_client(&server);
+    let Some(tracer) = Tracer::inject(server.worker(), DELAY) else { return };
+    client.echo(100_000);
+    wait_until_held_at_splice(server.worker());
+    client.reset();
+    drop(tracer);
+    assert_closed_for("reset", server);
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! System calls of a running process that are delayed or fail: strace(1) with `--inject`.
+//! System calls of a running process, by strace(1): delayed, failing, or only written down.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
@@ -7,19 +8,30 @@ use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::NamedTempFile;
 
 use super::{SOON, lack, skip};
 
 /// A tracer at work. When it goes out of scope the process runs on undisturbed.
-pub(crate) struct Tracer(Child);
+pub(crate) struct Tracer {
+    process: Child,
+    output: NamedTempFile,
+}
 
 impl Tracer {
     /// Does `injection` to the system calls of a process, as strace(1) has it:
     /// `splice:delay_enter=1000000`. `None`, with the reason printed, where that is not possible.
     pub(crate) fn inject(pid: i32, injection: &str) -> Option<Self> {
+        Self::attach(pid, &["-e", &format!("inject={injection}")])
+    }
+
+    /// Traces a process with strace's `options`. `None`, with the reason printed, where that is not
+    /// possible.
+    pub(crate) fn attach(pid: i32, options: &[&str]) -> Option<Self> {
+        let output = NamedTempFile::new().unwrap();
         let mut command = Command::new("strace");
-        command.args(["-p", &pid.to_string(), "-o", "/dev/null", "-e"]);
-        command.arg(format!("inject={injection}")).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.args(options).args(["-p", &pid.to_string(), "-o"]).arg(output.path());
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
         let Ok(mut process) = command.spawn() else {
             lack("strace");
             return None;
@@ -27,22 +39,29 @@ impl Tracer {
         let lines = BufReader::new(process.stderr.take().expect("stderr is piped")).lines();
         let (sender, said) = channel();
         thread::spawn(move || lines.map_while(Result::ok).for_each(|line| _ = sender.send(line)));
-        let tracer = Self(process);
+        let tracer = Self { process, output };
         // "strace: Process 4711 attached", or what is in the way.
         match said.recv_timeout(SOON) {
             Ok(line) if line.ends_with(" attached") => Some(tracer),
             other => {
-                skip(&format!("strace cannot inject {injection}: {other:?}"));
+                skip(&format!("strace cannot trace with {options:?}: {other:?}"));
                 None
             }
         }
+    }
+
+    /// Returns the system calls that have returned so far, one a line.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.output.path()).unwrap();
+        let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        lines.map(str::to_owned).collect()
     }
 }
 
 impl Drop for Tracer {
     fn drop(&mut self) {
         // SIGTERM lets go of the process; SIGKILL would do, too, but only later.
-        _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
-        _ = self.0.wait();
+        _ = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM);
+        _ = self.process.wait();
     }
 }

@@ -77,7 +77,7 @@ pub(super) struct Connection<T> {
     pub queued: bool,
     accepted: Tick,
     last_moved: Tick,
-    /// Bytes in the kernel's hands when its time was last up.
+    /// Bytes in the kernel's hands at the last look.
     unsent: u32,
     state: State,
     bulk: Bulk,
@@ -146,14 +146,27 @@ impl<T: Default> Connection<T> {
         Next::Again
     }
 
-    /// A turn for a connection whose time is up, whatever the kernel has told us about it. A client
-    /// that takes what the kernel holds for it moves too, though we cannot see it otherwise.
-    pub(super) fn look_again<S: Service<Session = T>>(&mut self, turn: &mut Turn<'_, S>) -> Next {
+    /// Notes whether the client has taken something that the kernel holds for it since the last look:
+    /// no event says so before a third of the kernel's buffer is free.
+    fn notice_progress(&mut self, now: Tick) -> bool {
         let unsent = unsent(&self.stream);
-        if unsent != 0 && unsent != self.unsent {
-            self.last_moved = turn.now;
+        let moved = unsent != 0 && unsent != self.unsent;
+        if moved {
+            self.last_moved = now;
         }
         self.unsent = unsent;
+        moved
+    }
+
+    /// Whether to look again: its time is up, or something waits for the client and it has moved.
+    pub(super) fn is_due(&mut self, patience: &Patience, now: Tick) -> bool {
+        let moved = self.remainder.is_some() && self.notice_progress(now);
+        moved || self.deadline(patience) <= now
+    }
+
+    /// A turn for a connection that is due, whatever the kernel has told us about it.
+    pub(super) fn look_again<S: Service<Session = T>>(&mut self, turn: &mut Turn<'_, S>) -> Next {
+        self.notice_progress(turn.now);
         self.readable = true;
         self.writable = true;
         self.drive(turn)
@@ -356,6 +369,12 @@ impl<T: Default> Connection<T> {
             (None, State::Lingering(_)) => self.last_moved.after(patience.linger),
             (None, _) => patience.idle_deadline(self.last_moved, self.generation),
         }
+    }
+
+    /// When to look at it next: at its deadline, or earlier if something waits for the client.
+    pub(super) fn next_look(&self, patience: &Patience, now: Tick) -> Tick {
+        let deadline = self.deadline(patience);
+        self.remainder.as_ref().map_or(deadline, |_| patience.next_look(now).min(deadline))
     }
 
     /// Which patience has come to an end.

@@ -186,9 +186,9 @@ impl<'a, S: Service> Connections<'a, S> {
                     continue;
                 }
             }
-            let deadline = connection.deadline(&self.patience);
-            if deadline < connection.armed {
-                connection.armed = self.timers.arm(deadline, key_of(token));
+            let look = connection.next_look(&self.patience, now);
+            if look < connection.armed {
+                connection.armed = self.timers.arm(look, key_of(token));
             }
         }
         self.fire_timers(now);
@@ -282,7 +282,7 @@ impl<'a, S: Service> Connections<'a, S> {
 
     fn check_deadline(&mut self, token: Token, now: Tick) {
         let Some(connection) = find(&mut self.table, token) else { return };
-        if connection.deadline(&self.patience) <= now {
+        if connection.is_due(&self.patience, now) {
             // Before judging, a last look: what the client has sent or taken may not have reached us,
             // if we were stopped, or the batch of events was full.
             let mut turn = turn!(self, now);
@@ -292,9 +292,9 @@ impl<'a, S: Service> Connections<'a, S> {
                 Next::Close(reason) => return self.close(token, reason, now),
             }
         }
-        let deadline = connection.deadline(&self.patience);
-        if deadline > now {
-            connection.armed = self.timers.arm(deadline, key_of(token));
+        if connection.deadline(&self.patience) > now {
+            let look = connection.next_look(&self.patience, now);
+            connection.armed = self.timers.arm(look, key_of(token));
             return;
         }
         connection.armed = Tick::NEVER;

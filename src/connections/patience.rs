@@ -9,6 +9,10 @@ use crate::stats::Reason;
 /// While draining, a connection on which nothing has moved for so long has nothing under way.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// Time between two looks at a client that something waits for, of 2^32 of the write timeout: a
+/// sixteenth.
+const LOOK: u32 = 1 << 28;
+
 /// What a connection may take its time for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Patience {
@@ -51,6 +55,12 @@ impl Patience {
     pub(super) fn while_retiring(self, now: Tick, spread: Duration) -> Self {
         let farewell = Farewell { from: now, spread: spread.into() };
         Self { idle: self.idle.min(QUIET.into()), farewell: Some(farewell), ..self }
+    }
+
+    /// When to see again whether a client takes something of what waits for it. A look says only that
+    /// it has since the look before: a client is cut off so much too late.
+    pub(super) fn next_look(&self, now: Tick) -> Tick {
+        now.after(self.write.share(LOOK))
     }
 
     /// When a connection that last moved at `last_moved` has been idle for too long. `number` is any

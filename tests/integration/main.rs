@@ -65,3 +65,4 @@ mod systemd;
 mod takeover_release;
 mod timeouts;
 mod upgrade;
+mod write_timeout;

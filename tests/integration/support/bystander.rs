@@ -93,7 +93,6 @@ fn connect(address: SocketAddr) -> TcpStream {
 #[derive(Clone, Debug)]
 pub(crate) struct Pings {
     /// Longest round trip.
-    #[allow(dead_code, reason = "shown when a test fails")]
     pub(crate) worst: Duration,
     /// Longest round trip minus the time that client and worker waited for a processor during it.
     pub(crate) own: Duration,

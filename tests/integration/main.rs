@@ -55,6 +55,7 @@ mod settings;
 mod signals;
 mod socket_options;
 mod splice;
+mod state_disk;
 mod state_file;
 mod statistics;
 mod steering;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::{Interest, Registry, Token};
+use nix::errno::Errno;
 use tracing::warn;
 
 use crate::process::front::{Front, Place};
@@ -85,11 +86,13 @@ impl Listener {
                 Ok(stream) => return Some(stream),
                 Err(error) => error,
             };
-            match error.kind() {
-                io::ErrorKind::WouldBlock => self.ready = false,
-                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+            let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
+            match errno {
+                Errno::EAGAIN => self.ready = false,
+                Errno::EINTR => {}
+                Errno::ECONNABORTED => seat.not_accepted(AcceptError::of(errno)),
                 _ => {
-                    seat.not_accepted(AcceptError::Other);
+                    seat.not_accepted(AcceptError::of(errno));
                     self.retry_at = Some(now + RETRY);
                     if self.next_log.is_none_or(|at| at <= now) {
                         self.next_log = Some(now + LOG_EVERY);

@@ -1,5 +1,7 @@
 //! The kinds of things that are counted apart, with the names that every rendering gives them.
 
+use nix::errno::Errno;
+
 /// An enum whose members are numbered from 0 and have a label.
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$member_doc:meta])* $member:ident = $label:literal,)+ }) => {
@@ -82,10 +84,25 @@ labels! {
         Enobufs = "ENOBUFS",
         /// No memory.
         Enomem = "ENOMEM",
-        /// The client had gone.
+        /// The client had gone before it was accepted.
         Aborted = "ECONNABORTED",
         /// A rule forbids it.
         Eperm = "EPERM",
+    }
+}
+
+impl AcceptError {
+    /// The kind that an error of accept(2) is counted as.
+    pub fn of(errno: Errno) -> Self {
+        match errno {
+            Errno::EMFILE => Self::Emfile,
+            Errno::ENFILE => Self::Enfile,
+            Errno::ENOBUFS => Self::Enobufs,
+            Errno::ENOMEM => Self::Enomem,
+            Errno::ECONNABORTED => Self::Aborted,
+            Errno::EPERM => Self::Eperm,
+            _ => Self::Other,
+        }
     }
 }
 

@@ -160,7 +160,8 @@ impl<'a> Acceptor<'a> {
             };
             match Verdict::on(&error) {
                 Verdict::Empty => listener.ready = false,
-                Verdict::Next => self.seat.not_accepted(AcceptError::Aborted),
+                Verdict::Again => {}
+                Verdict::Next(errno) => self.seat.not_accepted(AcceptError::of(errno)),
                 Verdict::Exhausted(errno) => self.exhausted(errno, now),
             }
         }
@@ -190,7 +191,7 @@ impl<'a> Acceptor<'a> {
 
     /// Notes that the system has run out of something, wherever that showed.
     pub(super) fn exhausted(&mut self, errno: Errno, now: Instant) {
-        self.seat.not_accepted(kind(errno));
+        self.seat.not_accepted(AcceptError::of(errno));
         self.pause(Pause::Exhausted(errno, now + RETRY), now);
     }
 
@@ -245,27 +246,17 @@ impl<'a> Acceptor<'a> {
     }
 }
 
-/// How a failure is counted.
-fn kind(errno: Errno) -> AcceptError {
-    match errno {
-        Errno::EMFILE => AcceptError::Emfile,
-        Errno::ENFILE => AcceptError::Enfile,
-        Errno::ENOBUFS => AcceptError::Enobufs,
-        Errno::ENOMEM => AcceptError::Enomem,
-        Errno::EPERM => AcceptError::Eperm,
-        _ => AcceptError::Other,
-    }
-}
-
 /// What an error of accept(2) means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     /// The queue is empty, or there is none (`EINVAL`: the socket does not listen, not yet or no
     /// more). An event will tell when that changes.
     Empty,
+    /// A signal came in between; no connection is concerned.
+    Again,
     /// This connection is lost, the next may be fine. accept(2) passes on pending network errors of
     /// the new socket and says to treat them like `EAGAIN`.
-    Next,
+    Next(Errno),
     /// No descriptors or memory, or something unknown: wait and try again. The queue is kept.
     Exhausted(Errno),
 }
@@ -275,8 +266,8 @@ impl Verdict {
         let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
         match errno {
             Errno::EAGAIN | Errno::EINVAL => Self::Empty,
-            Errno::EINTR
-            | Errno::ECONNABORTED
+            Errno::EINTR => Self::Again,
+            Errno::ECONNABORTED
             | Errno::EPROTO
             | Errno::ENOPROTOOPT
             | Errno::ENETDOWN
@@ -284,7 +275,7 @@ impl Verdict {
             | Errno::EHOSTDOWN
             | Errno::EHOSTUNREACH
             | Errno::ENONET
-            | Errno::ETIMEDOUT => Self::Next,
+            | Errno::ETIMEDOUT => Self::Next(errno),
             // EPERM and EOPNOTSUPP may come from a rule that lets the connection stay in the queue:
             // they would come for ever.
             other => Self::Exhausted(other),
@@ -304,8 +295,9 @@ mod tests {
     fn errors_of_accept_are_sorted_as_the_manual_says() {
         assert_eq!(verdict(Errno::EAGAIN), Verdict::Empty);
         assert_eq!(verdict(Errno::EINVAL), Verdict::Empty, "not listening yet");
-        for errno in [Errno::ECONNABORTED, Errno::EINTR, Errno::EPROTO, Errno::EHOSTUNREACH] {
-            assert_eq!(verdict(errno), Verdict::Next);
+        assert_eq!(verdict(Errno::EINTR), Verdict::Again);
+        for errno in [Errno::ECONNABORTED, Errno::EPROTO, Errno::EHOSTUNREACH] {
+            assert_eq!(verdict(errno), Verdict::Next(errno));
         }
         for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EBADF] {
             assert_eq!(verdict(errno), Verdict::Exhausted(errno), "never spin");

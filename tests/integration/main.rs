@@ -9,6 +9,7 @@
 mod operator;
 mod support;
 
+mod accept_errors;
 mod access_log;
 mod access_log_reasons;
 mod activation;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, HostName};
 use crate::exit::Exit;
 use crate::ids::QueueId;
 use crate::process::channel::Channel;
@@ -56,6 +56,8 @@ pub struct AdminAssignment<'a> {
     pub controller: Pid,
     /// Where it accepts.
     pub front: Front,
+    /// Names that clients may call it by.
+    pub hosts: &'a [HostName],
     /// The wire to the controller.
     pub channel: Channel,
     /// Its place in the shared statistics.

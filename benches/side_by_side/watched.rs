@@ -80,7 +80,7 @@ fn read_until(socket: &Path, done: &Receiver<()>) -> io::Result<usize> {
     while done.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
         let path = PATHS[reads % PATHS.len()];
         let mut stream = UnixStream::connect(socket)?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         if !answer.starts_with("HTTP/1.1 200 ") {

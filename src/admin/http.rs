@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::host::Hosts;
 use super::request::{LONGEST_HEAD, Refusal, parse};
 use super::response::{Response, Status};
 use super::routes::{self, Source};
@@ -18,6 +19,10 @@ const LONG: usize = 64 * 1024;
 /// Bytes that wait for clients who do not read, all together; beyond this nobody gets anything big.
 const MOST_UNREAD: u64 = 32 << 20;
 
+/// What is said to a request for a host that is not known.
+const UNKNOWN_HOST: &str =
+    "unknown host name: use an IP address, or allow the name with --admin-host";
+
 /// What was received of a request that is not whole yet. Empty, it costs no memory.
 #[derive(Debug, Default)]
 pub(super) struct Session {
@@ -26,17 +31,18 @@ pub(super) struct Session {
 
 /// Answers requests from `S`.
 #[derive(Debug)]
-pub(super) struct Http<S> {
+pub(super) struct Http<'a, S> {
     source: S,
+    hosts: Hosts<'a>,
     out: Vec<u8>,
     /// No connection is to go on after its next answer.
     closing: bool,
 }
 
-impl<S: Source> Http<S> {
-    /// Answers from `source`.
-    pub(super) fn new(source: S) -> Self {
-        Self { source, out: Vec::new(), closing: false }
+impl<'a, S: Source> Http<'a, S> {
+    /// Answers from `source`, to requests for `hosts`.
+    pub(super) fn new(source: S, hosts: Hosts<'a>) -> Self {
+        Self { source, hosts, out: Vec::new(), closing: false }
     }
 
     /// From now on every answer is its connection's last.
@@ -60,7 +66,10 @@ impl<S: Source> Http<S> {
                     return (bytes.len(), true);
                 }
             };
-            let response = routes::answer(&request, &self.source);
+            let response = match self.hosts.allow(request.host) {
+                true => routes::answer(&request, &self.source),
+                false => Response::line(Status::Misdirected, UNKNOWN_HOST),
+            };
             let enough = count == MOST_AT_ONCE || self.out.len() + response.body.len() > LONG;
             let more = done < bytes.len();
             let last = !request.keep_alive || request.has_body || self.closing || enough && more;
@@ -78,7 +87,7 @@ impl<S: Source> Http<S> {
     }
 }
 
-impl<S: Source> Service for Http<S> {
+impl<S: Source> Service for Http<'_, S> {
     type Session = Session;
 
     /// A request has to be whole some time after the last answer, however slowly it drips in.
@@ -147,7 +156,8 @@ pub(super) fn converse<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> (Vec<u8>, bool) {
     let (layout, clock) = (statistics.layout(), Clock::start(Instant::now()));
-    let mut http = Http::new(Shared { layout, seat: statistics.seat(0), clock });
+    let shared = Shared { layout, seat: statistics.seat(0), clock };
+    let mut http = Http::new(shared, Hosts::Only(&[]));
     let (mut session, mut said) = (Session::default(), Vec::new());
     for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
         let Answer { bytes, last } = http.answer(&mut session, piece);
@@ -164,7 +174,7 @@ pub(super) fn converse<'a>(
 mod tests {
     use super::*;
 
-    const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
     fn said(statistics: &Statistics, text: &str) -> (String, bool) {
         let (bytes, last) = converse(statistics, [text.as_bytes()]);
@@ -199,11 +209,9 @@ mod tests {
         assert_eq!(said(&statistics, "GET /healthz HTTP/1.1\r\nHo"), (String::new(), false));
         let pieces = HEALTH.as_bytes().chunks(3);
         assert_eq!(converse(&statistics, pieces).0, said(&statistics, HEALTH).0.into_bytes());
-        let mut http = Http::new(Shared {
-            layout: statistics.layout(),
-            seat: statistics.seat(0),
-            clock: Clock::start(Instant::now()),
-        });
+        let (layout, seat) = (statistics.layout(), statistics.seat(0));
+        let shared = Shared { layout, seat, clock: Clock::start(Instant::now()) };
+        let mut http = Http::new(shared, Hosts::Only(&[]));
         let mut session = Session::default();
         http.close();
         assert!(http.answer(&mut session, HEALTH.as_bytes()).last, "about to end");

@@ -4,6 +4,7 @@
 //! statistics. Nothing that happens to it, or that a client does to it, touches the echo. [`run`] is
 //! its whole life; the other side is [`crate::controller`].
 
+mod host;
 mod http;
 mod listener;
 mod metrics;

@@ -15,6 +15,8 @@ pub(super) struct Request<'a> {
     pub(super) method: &'a str,
     /// The path without the query; `*` where the server itself is asked.
     pub(super) path: &'a str,
+    /// The host that it is for, perhaps with a port: that of the target, or else of the `Host` line.
+    pub(super) host: Option<&'a str>,
     /// What the client would like to have: all its `Accept` lines, as many as there are.
     pub(super) accept: [&'a str; MOST_ACCEPTS],
     /// Whether the client wants to go on with this connection.
@@ -62,11 +64,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Request<'_>, usize)>, Refusa
     };
     let old = version == 0;
     let path = path_of(target, method).ok_or(Refusal::Malformed)?;
-    check_host(parsed.headers, old)?;
+    let host = host(parsed.headers, old)?;
+    let host = authority_of(target).or(host);
     let (keep_alive, has_body) = (keep_alive(parsed.headers, old), has_body(parsed.headers)?);
     let mut accept = [""; MOST_ACCEPTS];
     accept.iter_mut().zip(values(parsed.headers, "accept")).for_each(|(place, it)| *place = it);
-    Ok(Some((Request { method, path, accept, keep_alive, old, has_body }, length)))
+    Ok(Some((Request { method, path, host, accept, keep_alive, old, has_body }, length)))
 }
 
 /// Whether the third word of the first line is a version of HTTP, only not one of ours.
@@ -83,23 +86,30 @@ fn path_of<'a>(target: &'a str, method: &str) -> Option<&'a str> {
     if method == "CONNECT" {
         return Some("*");
     }
-    let schemes = ["http://", "https://"];
-    let scheme = schemes.iter().find(|scheme| {
-        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    });
-    let path = match scheme {
-        Some(scheme) => {
-            let rest = &target[scheme.len()..];
-            let end = rest.find(['/', '?']).unwrap_or(rest.len());
-            if end == 0 {
-                return None;
-            }
-            if rest[end..].starts_with('/') { &rest[end..] } else { "/" }
-        }
+    let path = match split_absolute(target) {
+        Some(("", _)) => return None,
+        Some((_, rest)) if rest.starts_with('/') => rest,
+        Some(_) => "/",
         None => target,
     };
     let path = path.split(['?', '#']).next().unwrap_or_default();
     (path.starts_with('/') || path == "*").then_some(path)
+}
+
+/// The host and port in a target of absolute form, which counts more than the `Host` line (RFC 9112,
+/// 3.2.2).
+fn authority_of(target: &str) -> Option<&str> {
+    split_absolute(target).map(|(authority, _)| authority)
+}
+
+/// The host and port in a target of absolute form, and what follows.
+fn split_absolute(target: &str) -> Option<(&str, &str)> {
+    let schemes = ["http://", "https://"];
+    let scheme = schemes.iter().find(|scheme| {
+        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    })?;
+    let rest = &target[scheme.len()..];
+    Some(rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len())))
 }
 
 fn values<'a>(headers: &[Header<'a>], name: &str) -> impl Iterator<Item = &'a str> {
@@ -113,11 +123,12 @@ fn has_token(headers: &[Header<'_>], name: &str, token: &str) -> bool {
     tokens.any(|found| found.trim().eq_ignore_ascii_case(token))
 }
 
-/// RFC 9112, 3.2: exactly one; none is needed before HTTP/1.1.
-fn check_host(headers: &[Header<'_>], old: bool) -> Result<(), Refusal> {
-    match values(headers, "host").count() {
-        1 => Ok(()),
-        0 if old => Ok(()),
+/// The `Host` line. RFC 9112, 3.2: exactly one; none is needed before HTTP/1.1.
+fn host<'a>(headers: &[Header<'a>], old: bool) -> Result<Option<&'a str>, Refusal> {
+    let mut hosts = values(headers, "host");
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Ok(Some(host)),
+        (None, _) if old => Ok(None),
         _ => Err(Refusal::Malformed),
     }
 }
@@ -189,6 +200,16 @@ mod tests {
             assert_eq!(path(target), Err(Refusal::Malformed), "{target}");
         }
         assert_eq!(request("CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n").path, "*");
+    }
+
+    #[test]
+    fn the_host_is_that_of_the_target_or_of_the_host_line() {
+        let host = |text: &str| request(text).host.map(str::to_owned);
+        assert_eq!(host("GET / HTTP/1.1\r\nHost: a:1 \r\n\r\n").as_deref(), Some("a:1"));
+        assert_eq!(host("GET http://b:2/x HTTP/1.1\r\nHost: a\r\n\r\n").as_deref(), Some("b:2"));
+        assert_eq!(host("GET /http://b HTTP/1.1\r\nHost: a\r\n\r\n").as_deref(), Some("a"));
+        assert_eq!(host("GET / HTTP/1.1\r\nHost:\r\n\r\n").as_deref(), Some(""));
+        assert_eq!(host("GET / HTTP/1.0\r\n\r\n"), None);
     }
 
     #[test]

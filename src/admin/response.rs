@@ -16,6 +16,8 @@ pub(super) enum Status {
     MethodNotAllowed,
     /// Nobody reads bodies here.
     ContentTooLarge,
+    /// The request is for another host.
+    Misdirected,
     /// The head is too long.
     HeadersTooLarge,
     /// Not now.
@@ -33,6 +35,7 @@ impl Status {
             Self::NotFound => "404 Not Found",
             Self::MethodNotAllowed => "405 Method Not Allowed",
             Self::ContentTooLarge => "413 Content Too Large",
+            Self::Misdirected => "421 Misdirected Request",
             Self::HeadersTooLarge => "431 Request Header Fields Too Large",
             Self::Unavailable => "503 Service Unavailable",
             Self::VersionNotSupported => "505 HTTP Version Not Supported",

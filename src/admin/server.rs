@@ -10,6 +10,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry, Token};
 use tracing::debug;
 
+use super::host::Hosts;
 use super::http::{Http, Shared};
 use super::listener::Listener;
 use crate::assignment::AdminAssignment;
@@ -19,6 +20,7 @@ use crate::event_loop::Handler;
 use crate::event_loop::timers::{Clock, Tick};
 use crate::logging;
 use crate::process::channel::Received;
+use crate::process::front::Place;
 use crate::process::signals::SignalStream;
 use crate::protocol::ToAdmin;
 use crate::stats::{Stage, Word};
@@ -65,7 +67,7 @@ pub(super) struct Server<'a> {
     signals: SignalStream,
     /// `None` once others accept.
     listener: Option<Listener>,
-    connections: Connections<'a, Http<Shared<'a>>>,
+    connections: Connections<'a, Http<'a, Shared<'a>>>,
     clock: Clock,
     /// When to end at the latest, if it is to end.
     until: Option<Instant>,
@@ -92,7 +94,11 @@ impl<'a> Server<'a> {
         registry.register(&mut SourceFd(&channel), CHANNEL, Interest::READABLE)?;
         let now = Instant::now();
         let (clock, seat) = (Clock::start(now), assignment.seat);
-        let service = Http::new(Shared { layout: assignment.layout, seat, clock });
+        let hosts = match assignment.front.place {
+            Place::Tcp(_) => Hosts::Only(assignment.hosts),
+            Place::Unix(..) => Hosts::Any,
+        };
+        let service = Http::new(Shared { layout: assignment.layout, seat, clock }, hosts);
         Ok(Self {
             listener: Some(Listener::new(&assignment.front, &registry, LISTENER)?),
             connections: Connections::new(&patience(), service, seat, None),

@@ -3,7 +3,7 @@
 use clap::{Arg, Args, Command};
 use serde::{Deserialize, Serialize};
 
-use crate::config::admin::AdminAddress;
+use crate::config::admin::{self, AdminAddress, HostName};
 use crate::config::choice::{AccessLog, Balance, LogFormat, LogLevel, Splice};
 use crate::config::listen::{self, ListenSpec};
 use crate::config::value::{FilePath, KeepaliveDelay, Number, Size, Span, switch};
@@ -148,6 +148,11 @@ pub struct Settings {
     #[arg(long, value_name = "[ADDR:]PORT", help_heading = STATISTICS)]
     pub admin: Option<AdminAddress>,
 
+    /// Answer --admin requests for this host name; repeatable
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = STATISTICS)]
+    #[serde(deserialize_with = "admin::hosts")]
+    pub admin_host: Option<Vec<HostName>>,
+
     /// Ready with so many healthy workers
     #[arg(long, value_name = "N", help_heading = STATISTICS)]
     pub min_healthy: Option<Number<u32, 1, 1024>>,
@@ -203,6 +208,7 @@ impl Settings {
             access_log_file: self.access_log_file.or(lower.access_log_file),
             log_empty: self.log_empty.or(lower.log_empty),
             admin: self.admin.or(lower.admin),
+            admin_host: self.admin_host.or(lower.admin_host),
             min_healthy: self.min_healthy.or(lower.min_healthy),
             state_file: self.state_file.or(lower.state_file),
             daemon: self.daemon.or(lower.daemon),

@@ -3,7 +3,7 @@
 use crate::cli::Settings;
 
 /// The defaults, as the file would say them. What has none is off:
-/// `idle-message`, `pid-file`, `admin`, `access-log-file`, `state-file`.
+/// `idle-message`, `pid-file`, `admin`, `admin-host`, `access-log-file`, `state-file`.
 const DEFAULTS: &str = r#"
 port = 8090
 listen = ["*"]

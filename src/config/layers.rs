@@ -148,6 +148,7 @@ fn fleet(settings: &Settings) -> FleetConfig {
 fn admin(settings: &Settings) -> AdminConfig {
     AdminConfig {
         address: settings.admin.clone(),
+        hosts: settings.admin_host.clone().unwrap_or_default(),
         min_healthy: NonZeroU32::new(filled(settings.min_healthy).get()).unwrap_or(NonZeroU32::MIN),
     }
 }

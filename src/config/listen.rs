@@ -4,9 +4,10 @@ use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::str::FromStr;
 
-use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor, value};
+use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
 
+use super::list;
 use super::value::{ValueError, scalar, text_in_file};
 
 /// One `--listen`: an address, perhaps with a port.
@@ -98,25 +99,8 @@ pub(crate) fn list<'de, D>(deserializer: D) -> Result<Option<Vec<ListenSpec>>, D
 where
     D: Deserializer<'de>,
 {
-    struct ListVisitor;
-
-    impl<'de> Visitor<'de> for ListVisitor {
-        type Value = Vec<ListenSpec>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an address such as \"127.0.0.1:8090\", or an array of them")
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            text.split(',').map(|part| part.parse().map_err(E::custom)).collect()
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-            Vec::deserialize(value::SeqAccessDeserializer::new(seq))
-        }
-    }
-
-    let specs = deserializer.deserialize_any(ListVisitor)?;
+    let expected = "an address such as \"127.0.0.1:8090\", or an array of them";
+    let specs = list::list(deserializer, expected)?;
     if specs.is_empty() {
         return Err(D::Error::custom("the array is empty; leave the key out to listen on *"));
     }

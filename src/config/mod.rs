@@ -7,6 +7,7 @@ pub mod choice;
 mod defaults;
 pub mod file;
 mod layers;
+mod list;
 pub mod listen;
 pub mod print;
 pub mod rate;
@@ -20,7 +21,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::admin::AdminAddress;
+pub use self::admin::{AdminAddress, HostName};
 pub use self::choice::{AccessLog, Balance, Fault, LogFormat, LogLevel, Splice};
 pub use self::defaults::defaults;
 use self::layers::Layers;
@@ -138,6 +139,8 @@ pub struct ConnectionConfig {
 pub struct AdminConfig {
     /// Where it listens. `None`: there is none.
     pub address: Option<AdminAddress>,
+    /// Names that its clients may call it by, beside `localhost` and IP addresses.
+    pub hosts: Vec<HostName>,
     /// The daemon is ready with so many healthy workers, at least one.
     pub min_healthy: NonZeroU32,
 }

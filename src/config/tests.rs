@@ -92,7 +92,7 @@ fn the_defaults_are_those_of_the_manual() {
                 max_connections: None,
                 max_concurrent_connections: None,
             },
-            admin: AdminConfig { address: None, min_healthy: NonZeroU32::MIN },
+            admin: AdminConfig { address: None, hosts: Vec::new(), min_healthy: NonZeroU32::MIN },
             log: LogConfig {
                 level: LogLevel::Info,
                 format: LogFormat::Text,
@@ -119,7 +119,8 @@ fn every_option_arrives() {
          --enable-send-reset --idle-message bye --max-connections 10 \
          --max-concurrent-connections 11 --log-level debug --log-format json \
          --enable-log-timestamps --daemon --pid-file p --access-log errors --access-log-file a \
-         --log-empty --state-file s --admin 8091 --min-healthy 2 --splice off --fault hang-at-boot:2",
+         --log-empty --state-file s --admin 8091 --admin-host a,B.c --admin-host d --min-healthy 2 \
+         --splice off --fault hang-at-boot:2",
     );
     let ListenConfig { endpoints, backlog, share_port, nodelay, keepalive } = config.listen;
     assert_eq!(endpoints[0].to_string(), "127.0.0.1:1");
@@ -148,6 +149,8 @@ fn every_option_arrives() {
         ProcessConfig { daemon: true, pid_file: Some("p".into()), state_file: Some("s".into()) }
     );
     assert_eq!(config.admin.address.map(|it| it.to_string()).as_deref(), Some("127.0.0.1:8091"));
+    let hosts: Vec<String> = config.admin.hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["a", "b.c", "d"]);
     assert_eq!((config.admin.min_healthy.get(), connection.splice), (2, Splice::Off));
     assert_eq!(config.faults, [Fault::HangAtBoot(2)]);
 }
@@ -209,6 +212,7 @@ proptest! {
         let arguments = [
             format!("--port={port}"),
             format!("--listen=*,*:{},[::1%3]:{}", port ^ 1, port ^ 2),
+            "--admin-host=a,echo.example".into(),
             format!("--idle-timeout={idle}ms"),
             format!("--buffer-size={size}"),
             format!("--max-connections={limit}"),

@@ -180,6 +180,7 @@ impl Controller<'_> {
         (self.program.admin_main)(AdminAssignment {
             controller,
             front,
+            hosts: &self.config.admin.hosts,
             channel,
             seat: statistics.seat(block),
             layout: statistics.layout(),

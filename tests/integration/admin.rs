@@ -54,7 +54,7 @@ fn the_form_of_the_metrics_is_up_to_the_client() {
     let server = turn.start(&["--workers", "1", "--admin", "0"]);
     let mut http = Http::connect(admin_of(&server));
     let mut form = |accept: &str| {
-        http.send(format!("GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n"));
+        http.send(format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n"));
         let reply = http.reply(false).unwrap();
         assert_eq!(reply.header("Vary"), "Accept");
         let open = reply.header("Content-Type").starts_with("application/openmetrics-text; v");
@@ -81,7 +81,8 @@ fn methods_paths_and_versions_have_their_answers() {
         replies.into_iter().next().unwrap()
     };
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW", "TRACE"] {
-        let text = format!("{method} /stats HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let text =
+            format!("{method} /stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let reply = one(&text);
         assert_eq!((reply.status, reply.header("Allow")), (405, "GET, HEAD"), "{method}");
     }
@@ -100,21 +101,28 @@ fn methods_paths_and_versions_have_their_answers() {
         "/favicon.ico",
     ];
     for path in hostile {
-        let reply = one(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+        let reply =
+            one(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
         assert_eq!((reply.status, &*reply.body), (404, "404 Not Found\n"), "{path}");
     }
     for (request, status) in [
-        ("GET http://anything:80/readyz?x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200),
-        ("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 405),
-        ("GET * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 400),
-        ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 405),
+        (
+            "GET http://localhost:80/readyz?x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            200,
+        ),
+        ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405),
+        ("GET * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405),
         ("GET /stats HTTP/1.1\r\n\r\n", 400),
         ("GET /stats\r\n\r\n", 400),
         ("GET / HTTP/2.0\r\n\r\n", 505),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
-        ("GET /stats HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nGET", 413),
-        ("POST /stats HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nx=1", 405),
-        ("GET /stats HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("GET /stats HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nGET", 413),
+        ("POST /stats HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nx=1", 405),
+        (
+            "GET /stats HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
     ] {
         let reply = one(request);
         assert_eq!((reply.status, reply.header("Connection")), (status, "close"), "{request:?}");
@@ -129,7 +137,7 @@ fn a_connection_goes_on_as_both_sides_want() {
     let address = admin_of(&server);
     let mut http = Http::connect(address);
     let length = http.get("/").body.len();
-    http.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    http.send("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let head = http.reply(true).unwrap();
     assert_eq!((head.status, head.header("Content-Length")), (200, &*length.to_string()));
     assert_eq!(http.get("/healthz").status, 200, "no body has followed");
@@ -137,7 +145,7 @@ fn a_connection_goes_on_as_both_sides_want() {
     for piece in [
         "GET /heal",
         "thz HTTP/1.1\r",
-        "\nHost: a\r\n\r\nGET /readyz HTTP/1.1\r\nHost: a\r\n\r\nGET",
+        "\nHost: localhost\r\n\r\nGET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\nGET",
     ] {
         http.send(piece);
         std::thread::sleep(ms(20));
@@ -153,7 +161,7 @@ fn a_connection_goes_on_as_both_sides_want() {
         old.send("GET /healthz HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
         assert_eq!(old.reply(false).unwrap().header("Connection"), "keep-alive");
     }
-    let many = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
+    let many = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
     let replies = ask(address, &many);
     assert_eq!(replies.len(), 16, "so many at once");
     assert!(replies[..15].iter().all(|reply| reply.header("Connection").is_empty()));

@@ -60,9 +60,9 @@ fn a_head_without_end_is_cut_off() {
     let (address, pid) = (admin_of(&server), admin_pid(&server));
     let long = "x".repeat(1 << 20);
     for request in [
-        format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"),
-        format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
-        format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(200_000)),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {long}\r\n\r\n"),
+        format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: y\r\n".repeat(200_000)),
         long,
     ] {
         let mut http = Http::connect(address);
@@ -80,11 +80,15 @@ fn nothing_of_a_request_comes_back() {
     let turn = Turn::shared();
     let server = turn.start(&["--workers", "1", "--admin", "0"]);
     let address = admin_of(&server);
-    for path in
-        ["/%0d%0aSet-Cookie:%20evil=1", "/?x=%0d%0aevil:1", "/evil", "/<script>evil</script>"]
-    {
+    for (path, host) in [
+        ("/%0d%0aSet-Cookie:%20evil=1", "localhost"),
+        ("/?x=%0d%0aevil:1", "localhost"),
+        ("/evil", "localhost"),
+        ("/<script>evil</script>", "localhost"),
+        ("/", "evil"),
+    ] {
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: evil\r\nX-Evil: evil\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nX-Evil: evil\r\nConnection: close\r\n\r\n"
         );
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
@@ -92,9 +96,10 @@ fn nothing_of_a_request_comes_back() {
         stream.read_to_string(&mut text).unwrap();
         assert!(text.starts_with("HTTP/1.1 ") && !text.contains("vil"), "{path}: {text}");
     }
-    for request in
-        ["GET /\rx HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n"]
-    {
+    for request in [
+        "GET /\rx HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\rX: b\r\n\r\n",
+    ] {
         assert_eq!(ask(address, request)[0].status, 400, "{request:?}");
     }
     server.stop();
@@ -164,7 +169,7 @@ fn clients_that_do_not_read_cost_little() {
     let turn = Turn::alone();
     let server = turn.start(&["--workers", "4", "--admin", "0"]);
     let (address, pid) = (admin_of(&server), admin_pid(&server));
-    let many = "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(16);
+    let many = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(16);
     let deaf: Vec<_> = (0..250)
         .map(|_| {
             let mut stream = TcpStream::connect(address).unwrap();
@@ -206,7 +211,7 @@ fn a_crowd_that_asks_now_and_then_keeps_nobody_out() {
     let turn = Turn::alone();
     let server = turn.start(&["--workers", "1", "--admin", "0"]);
     let (address, pid) = (admin_of(&server), admin_pid(&server));
-    let request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let ((), ()) = alongside(
         |over| {
             let mut crowd: Vec<TcpStream> = Vec::new();
@@ -237,7 +242,7 @@ fn a_crowd_that_asks_now_and_then_keeps_nobody_out() {
 fn is_answered(address: SocketAddr) -> bool {
     let begin = Instant::now();
     let mut http = Http::connect(address);
-    let sent = http.stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
+    let sent = http.stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let hesitated = begin.elapsed();
     let reply = sent.ok().and_then(|()| http.reply(false));
     if let Some(reply) = &reply {

@@ -33,7 +33,9 @@ fn both_forms(turn: &Turn) -> (String, String) {
     let mut http = Http::connect(admin_of(&server));
     let classic = http.get("/metrics").body;
     let mut open = Http::connect(admin_of(&server));
-    open.send("GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: application/openmetrics-text\r\n\r\n");
+    open.send(
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n\r\n",
+    );
     let open = open.reply(false).unwrap().body;
     server.stop();
     (classic, open)

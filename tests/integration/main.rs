@@ -14,6 +14,7 @@ mod access_log;
 mod access_log_reasons;
 mod activation;
 mod admin;
+mod admin_host;
 mod admin_hostile;
 mod admin_life;
 mod admin_page;

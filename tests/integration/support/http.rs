@@ -122,7 +122,7 @@ impl<S: Read + Write> Http<S> {
     /// Asks for `path` and goes on with the connection.
     #[track_caller]
     pub(crate) fn get(&mut self, path: &str) -> Reply {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         self.reply(false).expect("an answer")
     }
 

@@ -25,7 +25,9 @@ pub struct Assignment<'a> {
     /// The slot's listening sockets.
     pub listeners: Vec<(QueueId, OwnedFd)>,
     /// Connections that siblings hand off, if they do.
-    pub exchange: Option<Exchange<'a>>,
+    pub exchange: Option<Exchange>,
+    /// The workers that there are, and how much they have.
+    pub siblings: Siblings<'a>,
     /// The wire to the controller.
     pub channel: Channel,
     /// Its place in the shared statistics.
@@ -36,14 +38,12 @@ pub struct Assignment<'a> {
 
 /// How workers pass connections to each other.
 #[derive(Debug)]
-pub struct Exchange<'a> {
+pub struct Exchange {
     /// The handoff queue of this worker's slot. The controller holds it too: what has not been taken
     /// when the worker dies, its successor takes.
     pub inbox: (QueueId, Channel),
     /// The ways to the slots, this one's among them.
     pub outboxes: Vec<(u32, Channel)>,
-    /// Who is there, and how much they have.
-    pub siblings: Siblings<'a>,
 }
 
 /// A worker's whole life, run in a process of its own.

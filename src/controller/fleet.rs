@@ -31,8 +31,8 @@ pub(crate) enum Event {
     NotEmpty(QueueId),
     /// The service manager was sent a duplicate, under this number; `None` if that failed.
     Stored(QueueId, Option<u32>),
-    /// The service manager has closed its duplicate.
-    Unstored(QueueId),
+    /// The service manager has closed its duplicate of this number.
+    Unstored(QueueId, u32),
 }
 
 impl From<supervisor::Event> for Event {
@@ -79,7 +79,8 @@ impl Fleet {
                     actions.retain(|action| !action.is_to(pid));
                 }
             }
-            Event::Opened(pid, id, kind, slot) => queues.add(id, kind, slot, Some(pid)),
+            // What it means for the others is decided when its READY is in.
+            Event::Opened(pid, id, kind, slot) => return queues.add(id, kind, slot, Some(pid)),
             Event::Attending(pid, ids) => queues.attending(pid, &ids),
             Event::Refused(pid, ids) => queues.refused(pid, &ids, now),
             Event::Released(pid, ids) => queues.released(pid, &ids),
@@ -88,7 +89,7 @@ impl Fleet {
             Event::NotEmpty(id) => queues.not_empty(id, now),
             Event::Stored(id, Some(number)) => queues.stored(id, number),
             Event::Stored(id, None) => queues.not_stored(id),
-            Event::Unstored(id) => queues.unstored(id),
+            Event::Unstored(id, number) => queues.unstored(id, number),
         }
         actions.extend(decided.into_iter().map(Action::Process));
         let mut decided = Vec::new();

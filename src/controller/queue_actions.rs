@@ -116,8 +116,7 @@ impl Controller<'_> {
     /// Brings the groups' programs in line with the queues.
     pub(super) fn steer(&mut self) {
         // Members of another daemon have positions that we do not know.
-        let supervisor = &self.fleet.supervisor;
-        if self.config.listen.share_port || supervisor.is_starting() || supervisor.is_draining() {
+        if self.config.listen.share_port || self.fleet.supervisor.is_draining() {
             return;
         }
         if self.config.faults.contains(&Fault::NoSteering) {

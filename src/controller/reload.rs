@@ -227,7 +227,9 @@ impl Controller<'_> {
             let Some(wire) = self.children.wire(inherited.pid) else { continue };
             let (pid, channel) = (inherited.pid.as_raw(), wire.channel.as_raw_fd());
             if inherited.slot == ADMIN {
-                processes.push((pid, channel, wire.block));
+                // The last one is the one that answers.
+                let place = if inherited.leaving.is_some() { 0 } else { processes.len() };
+                processes.insert(place, (pid, channel, wire.block));
                 continue;
             }
             workers.push(HandedWorker {

@@ -194,7 +194,9 @@ impl Controller<'_> {
 
     fn act_on_process(&mut self, action: Action) {
         match action {
-            Action::Spawn(slot) => self.spawn(slot),
+            // Since it was decided the daemon may have been told to stop.
+            Action::Spawn(slot) if self.fleet.supervisor.is_forking(slot) => self.spawn(slot),
+            Action::Spawn(_) => {}
             Action::Signal(pid, signal) => self.signal(pid, signal),
             Action::Kill(pid, reason) => {
                 warn!(admin_pid = pid.as_raw(), reason, "killing the admin process");

@@ -24,7 +24,7 @@ pub(super) struct ServiceManager {
     socket: Option<NotifySocket>,
     notifier: Notifier,
     /// Queues whose duplicate it was told to close, and what it closes then.
-    barriers: Vec<(QueueId, OwnedFd)>,
+    barriers: Vec<(QueueId, u32, OwnedFd)>,
 }
 
 impl ServiceManager {
@@ -105,7 +105,9 @@ impl Controller<'_> {
     /// it has read all that was sent before (sd_notify(3), `BARRIER=1`). What is not said is repeated.
     pub(super) fn unstore(&mut self, queue: QueueId) {
         let (slot, number) = self.fleet.queues.stored_number(queue);
-        let Some(socket) = &self.manager.socket else { return self.tell(Event::Unstored(queue)) };
+        let Some(socket) = &self.manager.socket else {
+            return self.tell(Event::Unstored(queue, number));
+        };
         let sent = socket.send(&fdstore_remove(slot, number)).and_then(|()| {
             let (ours, theirs) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
             socket.send_with(BARRIER, &[theirs.as_fd()])?;
@@ -116,7 +118,7 @@ impl Controller<'_> {
                 let mut source = SourceFd(&ours.as_raw_fd());
                 // Unwatched, it is found out at the next tick.
                 let _ = self.inputs.registry.register(&mut source, BARRIERS, Interest::READABLE);
-                self.manager.barriers.push((queue, ours));
+                self.manager.barriers.push((queue, number, ours));
             }
             Err(error) => warn!(slot, "the service manager does not drop a socket: {error}"),
         }
@@ -126,13 +128,12 @@ impl Controller<'_> {
     pub(super) fn check_barriers(&mut self) {
         let is_closed = |pipe: &OwnedFd| matches!(read(pipe, &mut [0]), Ok(0));
         let barriers = std::mem::take(&mut self.manager.barriers);
-        let (closed, waiting) = barriers.into_iter().partition(|(_, pipe)| is_closed(pipe));
+        let (closed, waiting) = barriers.into_iter().partition(|(.., pipe)| is_closed(pipe));
         self.manager.barriers = waiting;
-        let closed: Vec<(QueueId, OwnedFd)> = closed;
-        for (queue, pipe) in closed {
-            self.manager.barriers.retain(|(other, _)| *other != queue);
+        let closed: Vec<(QueueId, u32, OwnedFd)> = closed;
+        for (queue, number, pipe) in closed {
             let _ = self.inputs.registry.deregister(&mut SourceFd(&pipe.as_raw_fd()));
-            self.tell(Event::Unstored(queue));
+            self.tell(Event::Unstored(queue, number));
         }
     }
 }

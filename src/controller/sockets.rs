@@ -72,12 +72,14 @@ impl Sockets {
         self.listening.get(&id).map(AsFd::as_fd)
     }
 
-    /// The descriptors of a new worker that inherits these queues: their own, and the sending ends of
-    /// all handoff queues.
+    /// The descriptors of a new worker that inherits these queues: their own, and if there is a handoff
+    /// queue among them the sending ends of all.
     pub(super) fn for_worker(&self, queues: &[QueueId]) -> Vec<RawFd> {
         let listening = queues.iter().filter_map(|id| self.listening.get(id));
         let receiving = queues.iter().filter_map(|id| self.handoff.get(id));
-        let sending = self.handoff.values().map(|ends| ends.sender.as_raw_fd());
+        let hands_off = queues.iter().any(|id| self.handoff.contains_key(id));
+        let sending = self.handoff.values().filter(|_| hands_off);
+        let sending = sending.map(|ends| ends.sender.as_raw_fd());
         let receiving = receiving.map(|ends| ends.receiver.as_raw_fd());
         listening.map(AsRawFd::as_raw_fd).chain(receiving).chain(sending).collect()
     }

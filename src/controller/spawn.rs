@@ -137,14 +137,13 @@ impl Controller<'_> {
             logging::speak_as_worker(slot);
         });
         let statistics = &self.publisher.statistics;
-        let siblings = statistics.siblings();
-        let exchange = exchange.map(|(inbox, outboxes)| Exchange { inbox, outboxes, siblings });
         (self.program.worker_main)(Assignment {
             slot,
             controller,
             missing,
             listeners,
             exchange,
+            siblings: statistics.siblings(),
             channel,
             seat: statistics.seat(block),
             config: self.config,
@@ -152,11 +151,7 @@ impl Controller<'_> {
     }
 
     /// In a new worker: its handoff queue, and the sending ends of all.
-    #[allow(clippy::type_complexity)]
-    fn exchange(
-        &mut self,
-        inherited: &[QueueId],
-    ) -> Option<((QueueId, Channel), Vec<(u32, Channel)>)> {
+    fn exchange(&mut self, inherited: &[QueueId]) -> Option<Exchange> {
         let (mut own, mut outboxes) = (None, Vec::new());
         for (id, ends) in std::mem::take(&mut self.sockets.handoff) {
             outboxes.push((ends.slot, ends.sender));
@@ -167,7 +162,11 @@ impl Controller<'_> {
                 std::mem::forget(ends.receiver);
             }
         }
-        Some((own?, outboxes))
+        if own.is_none() {
+            // So are these.
+            outboxes.drain(..).for_each(std::mem::forget);
+        }
+        Some(Exchange { inbox: own?, outboxes })
     }
 
     /// In the new process, as [`Self::become_worker`].

@@ -40,21 +40,23 @@ pub(super) struct Balancer<'a> {
 }
 
 impl<'a> Balancer<'a> {
-    /// Takes part, with the inbox registered under `token`.
+    /// Attends no handoff queue yet, and hands nothing off; tokens of handoff queues are `token`.
+    pub(super) fn new(siblings: Siblings<'a>, slot: u32, own: Seat<'a>, token: Token) -> Self {
+        Self { inboxes: Vec::new(), outboxes: Vec::new(), siblings, own, slot, token }
+    }
+
+    /// Takes part: attends the handoff queue of its slot, and hands off.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub(super) fn new(
-        exchange: Exchange<'a>,
-        slot: u32,
-        own: Seat<'a>,
-        registry: &Registry,
-        token: Token,
-    ) -> io::Result<Self> {
-        let Exchange { inbox, outboxes, siblings } = exchange;
-        let mut balancer = Self { inboxes: Vec::new(), outboxes, siblings, own, slot, token };
-        balancer.attend(inbox.0, inbox.1, registry)?;
-        Ok(balancer)
+    pub(super) fn join(&mut self, exchange: Exchange, registry: &Registry) -> io::Result<()> {
+        self.outboxes = exchange.outboxes;
+        self.attend(exchange.inbox.0, exchange.inbox.1, registry)
+    }
+
+    /// Returns `true` if it hands connections off.
+    pub(super) fn hands_off(&self) -> bool {
+        !self.outboxes.is_empty()
     }
 
     /// Takes what is handed off to this queue, its own or a sibling's. One that is attended already

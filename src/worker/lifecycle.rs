@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::exchange::Balancer;
 use super::server::Server;
 use crate::ids::QueueId;
 use crate::process::channel::MOST_DESCRIPTORS;
@@ -83,21 +82,21 @@ impl<S: Service> Server<'_, S> {
     /// Empties these queues and closes them: the controller has found a better place for them.
     pub(super) fn release(&mut self, queues: Vec<QueueId>, now: Instant) {
         self.accept_all(&queues, now);
-        if self.balancer.as_ref().is_some_and(|it| it.queues().iter().any(|it| queues.contains(it)))
-        {
+        if self.balancer.queues().iter().any(|queue| queues.contains(queue)) {
             self.take_all_passed(now);
         }
         self.close_queues(|queue| queues.contains(&queue));
+        // Those that it does not have are released, too.
         self.released(queues);
     }
 
     /// Closes queues of either kind, and names them.
     fn close_queues(&mut self, which: impl Fn(QueueId) -> bool) -> Vec<QueueId> {
         let mut queues = self.acceptor.queues();
-        queues.extend(self.balancer.iter().flat_map(|balancer| balancer.queues()));
+        queues.extend(self.balancer.queues());
         queues.retain(|queue| which(*queue));
         self.acceptor.close(&queues, &self.registry);
-        self.balancer.iter_mut().for_each(|balancer| balancer.close(&queues, &self.registry));
+        self.balancer.close(&queues, &self.registry);
         queues
     }
 
@@ -124,10 +123,8 @@ impl<S: Service> Server<'_, S> {
     /// Takes all that was handed off, as far as there are descriptors.
     fn take_all_passed(&mut self, now: Instant) {
         let tick = self.clock.tick(now);
-        self.balancer.iter_mut().for_each(Balancer::mark);
-        while self.acceptor.retry_at().is_none()
-            && self.balancer.as_ref().is_some_and(Balancer::has_work)
-        {
+        self.balancer.mark();
+        while self.acceptor.retry_at().is_none() && self.balancer.has_work() {
             self.take_passed(now, tick);
         }
     }

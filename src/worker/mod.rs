@@ -90,7 +90,7 @@ pub fn run(mut assignment: Assignment<'_>) -> Exit {
 fn start<'a>(
     assignment: &'a Assignment<'a>,
     inherited: Vec<(QueueId, OwnedFd)>,
-    exchange: Option<Exchange<'a>>,
+    exchange: Option<Exchange>,
 ) -> Result<(Poll, Server<'a, Echo>), StartError> {
     let opened = open_sockets(assignment)?;
     if assignment.config.fleet.pin_cpus {

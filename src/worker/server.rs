@@ -34,7 +34,7 @@ use crate::stats::{Seat, Stage, Word};
 const OWN: usize = (u32::MAX as usize) << 32;
 const SIGNALS: Token = Token(OWN);
 const CHANNEL: Token = Token(OWN + 1);
-const INBOX: Token = Token(OWN + 2);
+const HANDOFF: Token = Token(OWN + 2);
 const FIRST_LISTENER: usize = OWN + 3;
 
 /// Connections accepted a turn, so that a storm of them does not starve those that are open.
@@ -54,7 +54,7 @@ pub(super) struct Server<'a, S: Service> {
     signals: SignalStream,
     pub(super) acceptor: Acceptor<'a>,
     pub(super) connections: Connections<'a, S>,
-    pub(super) balancer: Option<Balancer<'a>>,
+    pub(super) balancer: Balancer<'a>,
     pub(super) clock: Clock,
     pub(super) phase: Phase,
     pub(super) accepted: u64,
@@ -96,7 +96,7 @@ impl<'a, S: Service> Server<'a, S> {
                 assignment.seat,
                 access_log(assignment),
             ),
-            balancer: None,
+            balancer: Balancer::new(assignment.siblings, assignment.slot, assignment.seat, HANDOFF),
             assignment,
             registry,
             signals,
@@ -114,10 +114,8 @@ impl<'a, S: Service> Server<'a, S> {
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub(super) fn join(&mut self, exchange: Exchange<'a>) -> io::Result<()> {
-        let Assignment { slot, seat, .. } = *self.assignment;
-        self.balancer = Some(Balancer::new(exchange, slot, seat, &self.registry, INBOX)?);
-        Ok(())
+    pub(super) fn join(&mut self, exchange: Exchange) -> io::Result<()> {
+        self.balancer.join(exchange, &self.registry)
     }
 
     fn on_signals(&mut self, now: Instant) {
@@ -156,10 +154,9 @@ impl<'a, S: Service> Server<'a, S> {
                 self.retire(now, now + millis(drain_ms), millis(spread_ms));
             }
             ToWorker::Sibling { slot } => {
-                let outbox = sockets.into_iter().next();
-                if let (Some(balancer), Some(outbox)) = (&mut self.balancer, outbox) {
-                    balancer.add(slot, outbox);
-                }
+                // One that keeps its connections needs no way to others.
+                let outbox = sockets.into_iter().next().filter(|_| self.balancer.hands_off());
+                outbox.into_iter().for_each(|outbox| self.balancer.add(slot, outbox));
             }
             ToWorker::Grant { queues, slot } => {
                 let (acceptor, registry) = (&mut self.acceptor, &self.registry);
@@ -168,12 +165,9 @@ impl<'a, S: Service> Server<'a, S> {
                 self.answer_grant(&queues, taken, now);
             }
             ToWorker::GrantHandoff { queue, slot } => {
-                let registry = &self.registry;
-                let mut balancer = self.balancer.as_mut();
-                let attend = |queue, socket| match &mut balancer {
-                    Some(balancer) => balancer.attend(queue, Channel::from(socket), registry),
-                    None => Err(io::ErrorKind::Unsupported.into()),
-                };
+                let (balancer, registry) = (&mut self.balancer, &self.registry);
+                let attend =
+                    |queue, socket| balancer.attend(queue, Channel::from(socket), registry);
                 let taken = take_over(&[queue], sockets, slot, attend);
                 self.answer_grant(&[queue], taken, now);
             }
@@ -205,14 +199,12 @@ impl<'a, S: Service> Server<'a, S> {
                 return self.acceptor.pause_when_full(now);
             }
             let Some(stream) = self.acceptor.accept(now) else { return };
-            let kept = match &self.balancer {
-                Some(balancer) => balancer.pass(stream),
-                None => Some(stream),
-            };
-            let Some(stream) = kept else { continue };
-            self.admit(stream, now, tick);
-            if self.balancer.is_some() {
+            if self.balancer.hands_off() {
+                let Some(stream) = self.balancer.pass(stream) else { continue };
+                self.admit(stream, now, tick);
                 self.assignment.seat.take();
+            } else {
+                self.admit(stream, now, tick);
             }
             let limit = self.assignment.config.connection.max_connections;
             if limit.is_some_and(|limit| self.accepted >= limit.get()) {
@@ -240,12 +232,12 @@ impl<'a, S: Service> Server<'a, S> {
             if self.acceptor.retry_at().is_some() {
                 return;
             }
-            match self.balancer.as_mut().map(Balancer::take).transpose() {
-                Ok(Some(Some((stream, seat)))) => {
+            match self.balancer.take() {
+                Ok(Some((stream, seat))) => {
                     self.admit(stream, now, tick);
                     seat.iter().for_each(Seat::take);
                 }
-                Ok(_) => return,
+                Ok(None) => return,
                 Err(errno) => return self.acceptor.exhausted(errno, now),
             }
         }
@@ -299,7 +291,7 @@ impl<S: Service> Handler for Server<'_, S> {
         match event.token() {
             SIGNALS => self.signals_ready = true,
             CHANNEL => self.channel_ready = true,
-            INBOX => self.balancer.iter_mut().for_each(Balancer::mark),
+            HANDOFF => self.balancer.mark(),
             token if token.0 >= FIRST_LISTENER => self.acceptor.mark(token),
             _ => self.connections.mark(event),
         }
@@ -336,8 +328,7 @@ impl<S: Service> Handler for Server<'_, S> {
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
-        let passed = self.acceptor.retry_at().is_none()
-            && self.balancer.as_ref().is_some_and(Balancer::has_work);
+        let passed = self.acceptor.retry_at().is_none() && self.balancer.has_work();
         if passed || self.connections.has_work() || self.acceptor.has_work() {
             return Some(now);
         }

@@ -165,7 +165,10 @@ impl Queues {
     /// Notes that a process has closed its descriptors of these queues.
     pub(crate) fn released(&mut self, pid: Pid, ids: &[QueueId]) {
         self.update(pid, ids, |queue| {
-            queue.holds.remove(&pid);
+            // An answer to a release from before the last grant.
+            if !matches!(queue.holds.get(&pid), Some(Hold::Granted { .. })) {
+                queue.holds.remove(&pid);
+            }
             queue.waiting = false;
         });
     }
@@ -236,10 +239,13 @@ impl Queues {
         }
     }
 
-    /// Notes that the service manager has closed its duplicate.
-    pub(crate) fn unstored(&mut self, id: QueueId) {
+    /// Notes that the service manager has closed its duplicate of this number. An answer to an earlier
+    /// removal says nothing about the one that is stored now.
+    pub(crate) fn unstored(&mut self, id: QueueId, number: u32) {
         if let Some(queue) = self.all.get_mut(&id) {
-            queue.stored = Stored::No;
+            if matches!(queue.stored, Stored::Removing(removing, _) if removing == number) {
+                queue.stored = Stored::No;
+            }
         }
         self.changed = true;
     }
@@ -265,9 +271,10 @@ impl Queues {
         self.all.iter().filter(open).map(|(id, queue)| (*id, queue.kind))
     }
 
-    /// The handoff queue of a slot.
+    /// The handoff queue of a slot, even one that is closing: it comes back with its slot.
     pub(crate) fn handoff_of(&self, slot: u32) -> Option<QueueId> {
-        self.of_slot(slot).find(|(_, kind)| *kind == Kind::Handoff).map(|(id, _)| id)
+        let mut all = self.all.iter();
+        all.find(|(_, queue)| queue.slot == slot && queue.kind == Kind::Handoff).map(|(id, _)| *id)
     }
 
     /// The slot of a queue; 0 if another program opened it for no slot.
@@ -294,17 +301,28 @@ impl Queues {
             if self.is_external(*address) || members.is_empty() {
                 continue;
             }
-            let fit = |id: &QueueId| self.all.get(id).is_some_and(|it| self.is_served(it));
-            let positions: Vec<u16> = (0..)
-                .zip(members)
-                .filter(|(_, id)| fit(id))
-                .map(|(position, _)| position)
-                .collect();
-            // A queue is better than a refusal: if no member is served, leave it to the hash.
+            // If no slot's own worker is healthy, a queue that a helper attends is better than one that
+            // is about to be closed, and so is any other that stays.
+            let preferences: [&dyn Fn(&Queue) -> bool; 3] =
+                [&|it| self.is_served(it), &|it| self.is_helped(it), &|it| it.closing.is_none()];
+            let choose = |fit: &&dyn Fn(&Queue) -> bool| {
+                let fits = |id: &QueueId| self.all.get(id).is_some_and(fit);
+                let fit = (0..).zip(members).filter(|(_, id)| fits(id));
+                let positions: Vec<u16> = fit.map(|(position, _)| position).collect();
+                (!positions.is_empty()).then_some(positions)
+            };
+            let positions = preferences.iter().find_map(choose).unwrap_or_default();
             let all = positions.is_empty() || positions.len() == members.len();
             groups.push((*address, members[0], (!all).then_some(positions)));
         }
         groups
+    }
+
+    /// Whether any healthy worker attends a queue that is to stay.
+    fn is_helped(&self, queue: &Queue) -> bool {
+        let healthy = self.seen.slots.iter().filter(|slot| slot.healthy);
+        let mut workers = healthy.filter_map(|slot| slot.worker);
+        queue.closing.is_none() && workers.any(|pid| queue.is_attended_by(pid))
     }
 
     /// Whether a worker of its slot attends a queue that is to stay.

@@ -91,9 +91,13 @@ impl Queues {
             others: Vec::new(),
         };
         for (id, queue) in &mut self.all {
+            // An old worker keeps what it has until it is replaced, wanted by the configuration or not.
+            let kept = |slot: &SlotView| {
+                slot.outdated && slot.worker.is_some_and(|pid| queue.holds.contains_key(&pid))
+            };
             let wanted = |configured: bool| {
-                let slot = view.slot(queue.slot);
-                slot.filter(|slot| configured || slot.outdated).map(|_| vec![queue.slot])
+                let slot = view.slot(queue.slot).filter(|slot| configured || kept(slot));
+                slot.map(|_| vec![queue.slot])
             };
             let slots = match queue.kind {
                 Kind::Accept(address) => wanted(self.addresses.contains(&address)),
@@ -168,6 +172,10 @@ impl Round<'_> {
             }
         }
         self.follow_up(id, queue);
+        // A removal that has begun must be confirmed before it is stored again.
+        if matches!(queue.stored, Stored::Removing(..)) {
+            self.unstore(id, queue);
+        }
         if attended {
             if self.stores && queue.stored == Stored::No && matches!(queue.kind, Kind::Accept(_)) {
                 queue.stored = Stored::Sending;
@@ -190,7 +198,7 @@ impl Round<'_> {
         let long = of_slots.iter().all(|slot| slot.long);
         let due = if long { self.now } else { since + TAKEOVER_AFTER };
         match due <= self.now {
-            true => self.find_helper(id, queue, slots[0]),
+            true => _ = self.find_helper(id, queue, slots[0]),
             false => self.wait(due),
         }
     }
@@ -207,10 +215,13 @@ impl Round<'_> {
             let due = since + LAST_CALL;
             if queue.waiting || due > self.now {
                 self.wait_if_later(due);
-                return self.find_helper(id, queue, queue.slot);
+                self.find_helper(id, queue, queue.slot);
+                return;
             }
             return self.close_last(id, queue, false);
         }
+        // Since that was decided a process may have been forked.
+        queue.closed = false;
         if let Some(attendant) = self.attendant(queue, true) {
             self.release_all(id, queue, |pid| pid != attendant);
             if queue.holds.len() == 1 && !held && !self.legacy.contains(&attendant) {
@@ -231,7 +242,7 @@ impl Round<'_> {
         });
         match answer.max().filter(|due| *due > self.now) {
             Some(due) => self.wait(due),
-            None => self.find_helper(id, queue, queue.slot),
+            None => _ = self.find_helper(id, queue, queue.slot),
         }
     }
 
@@ -251,11 +262,12 @@ impl Round<'_> {
             }
         }
         if !queue.holds.is_empty() || self.forked.values().any(|next| id < *next) {
+            queue.closed = false;
             return;
         }
         let external = matches!(queue.kind, Kind::External(_));
-        if queue.waiting && self.view.helpers(queue.slot).next().is_some() {
-            return self.find_helper(id, queue, queue.slot);
+        if queue.waiting && self.find_helper(id, queue, queue.slot) {
+            return;
         }
         let force = queue.waiting || external;
         self.close_last(id, queue, force);
@@ -322,17 +334,21 @@ impl Round<'_> {
         }
     }
 
-    fn find_helper(&mut self, id: QueueId, queue: &mut Queue, slot: u32) {
+    /// Grants a queue to the next worker in turn that takes it, or waits for one that will; `false` if
+    /// there is none. When the daemon ends those that have left their slots do, too.
+    fn find_helper(&mut self, id: QueueId, queue: &mut Queue, slot: u32) -> bool {
         let able = |pid: &Pid| !queue.holds.contains_key(pid) && !self.legacy.contains(pid);
-        let helpers: Vec<Pid> = self.view.helpers(slot).filter(able).collect();
-        let willing = |pid: &&Pid| queue.refused.get(*pid).is_none_or(|until| *until <= self.now);
-        match helpers.iter().find(willing).copied() {
+        let draining = self.view.draining.iter().copied().filter(|_| self.view.stopping);
+        let helpers: Vec<Pid> = self.view.helpers(slot).chain(draining).filter(able).collect();
+        let refused = |pid: &Pid| queue.refused.get(pid).filter(|until| **until > self.now);
+        match helpers.iter().find(|pid| refused(pid).is_none()).copied() {
             Some(pid) => self.grant(id, queue, pid),
             None => {
-                let again = helpers.iter().filter_map(|pid| queue.refused.get(pid)).min();
+                let again = helpers.iter().filter_map(refused).min();
                 again.copied().into_iter().for_each(|due| self.wait(due));
             }
         }
+        !helpers.is_empty()
     }
 
     fn grant(&mut self, id: QueueId, queue: &mut Queue, pid: Pid) {

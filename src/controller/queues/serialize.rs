@@ -33,6 +33,9 @@ pub(crate) struct HandedQueue {
     pub(crate) holders: Vec<i32>,
     /// The number under which the service manager keeps it.
     pub(crate) stored: Option<u32>,
+    /// Whether the service manager was told to close it.
+    #[serde(default)]
+    pub(crate) removing: bool,
 }
 
 impl Queues {
@@ -54,13 +57,21 @@ impl Queues {
                 Stored::No | Stored::Sending | Stored::Refused => None,
             };
             let (kind, slot) = (queue.kind, queue.slot);
+            let mut holders: Vec<i32> = pids(false);
+            // A process that was given up before it was ready may hold it, too.
+            let forked = self
+                .forked
+                .iter()
+                .filter(|(pid, next)| id < **next && !queue.holds.contains_key(pid));
+            holders.extend(forked.map(|(pid, _)| pid.as_raw()));
             Some(HandedQueue {
                 id,
                 kind,
                 slot,
                 attendants: pids(true),
-                holders: pids(false),
+                holders,
                 stored,
+                removing: matches!(queue.stored, Stored::Removing(..)),
             })
         });
         HandedQueues { next: self.next, queues: queues.collect() }
@@ -76,7 +87,11 @@ impl Queues {
             let others = handed.holders.iter().map(|&pid| (pid, releasing));
             let holds = attending.chain(others).map(|(pid, hold)| (Pid::from_raw(pid), hold));
             let holds: BTreeMap<Pid, Hold> = holds.collect();
-            let stored = handed.stored.map_or(Stored::No, Stored::As);
+            let stored = match (handed.stored, handed.removing) {
+                (Some(number), true) => Stored::Removing(number, now),
+                (Some(number), false) => Stored::As(number),
+                _ => Stored::No,
+            };
             let queue = Queue::new(handed.kind, handed.slot);
             restored.insert(handed.id, Queue { holds, stored, ..queue });
         }
@@ -114,7 +129,15 @@ impl Version1 {
             // High, so that no number in the service manager's store is used twice.
             let id = QueueId(1000 + queues.len() as u32);
             let attendants = attendants(slot);
-            let queue = HandedQueue { id, kind, slot, attendants, holders: Vec::new(), stored };
+            let queue = HandedQueue {
+                id,
+                kind,
+                slot,
+                attendants,
+                holders: Vec::new(),
+                stored,
+                removing: false,
+            };
             queues.push((queue, place));
         };
         let number = |place: usize| {

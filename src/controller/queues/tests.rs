@@ -259,7 +259,9 @@ fn a_queue_in_the_store_of_the_service_manager_is_closed_after_it() {
     assert_eq!(scene.actions(), [Action::Unstore(q(1))]);
     assert_eq!(scene.after_ms(3000), [], "the last attendant stays until then");
     scene.assert_due(2000, &[Action::Unstore(q(1))]);
-    scene.queues.unstored(q(1));
+    scene.queues.unstored(q(1), 7);
+    assert_eq!(scene.actions(), [], "that was another one");
+    scene.queues.unstored(q(1), 0);
     assert_eq!(scene.actions(), [release(2, 1)]);
 }
 

@@ -126,7 +126,7 @@ impl Supervisor {
                 (None, Some(own)) => own.inherit(pid, now, renew),
                 (left, _) => {
                     let kill_at = now + left.unwrap_or(plan.drain_timeout);
-                    resumed.leaving.push(Leaving::new(pid, slot, kill_at));
+                    resumed.leaving.push(Leaving::new(pid, slot, now, kill_at));
                 }
             }
         }
@@ -179,6 +179,11 @@ impl Supervisor {
         processes
     }
 
+    /// Returns `true` if a fork that was asked for is still wanted.
+    pub fn is_forking(&self, slot: u32) -> bool {
+        self.slots.get(slot as usize).is_some_and(Slot::is_forking)
+    }
+
     /// Returns `true` if this process is its slot's, or is about to be.
     pub fn is_in_slot(&self, pid: Pid) -> bool {
         self.slot_of(pid).or_else(|| self.slot_of_successor(pid)).is_some()
@@ -199,13 +204,16 @@ impl Supervisor {
     /// The processes as the owner of the queues needs to know them.
     pub(crate) fn view(&self, now: Instant) -> View {
         let slots = self.slots.iter().take(self.plan.slots as usize + 1).skip(1);
-        let draining = self.leaving.iter().filter(|leaving| !leaving.aborted);
+        let silence = slot::unresponsive_after(self.plan.worker_timeout);
+        let responds = |leaving: &&Leaving| !leaving.aborted && leaving.beat + silence > now;
+        let draining = self.leaving.iter().filter(|leaving| leaving.slot != ADMIN);
+        let draining = draining.filter(responds);
         View {
             slots: slots
                 .map(|slot| QueueSlot {
                     worker: slot.serving(),
                     healthy: slot.is_healthy(),
-                    outdated: slot.outdated,
+                    outdated: slot.outdated || slot.kept,
                     long: slot.is_long_without_worker(now),
                 })
                 .collect(),
@@ -310,7 +318,6 @@ impl Supervisor {
     fn end(&mut self, exit: Exit, kill_at: Instant, actions: &mut Vec<Action>) {
         self.lifecycle = Lifecycle::Ending { exit, kill_at };
         // No worker is born into a daemon that ends.
-        actions.retain(|action| !matches!(action, Action::Spawn(slot) if *slot != ADMIN));
         self.slots.iter_mut().skip(1).for_each(Slot::stop_forking);
         actions.push(Action::CloseAddresses);
         actions.extend(self.pids().into_iter().map(|pid| Action::Signal(pid, Signal::SIGTERM)));
@@ -321,6 +328,7 @@ impl Supervisor {
         let half = self.plan.worker_timeout.map_or(OWN_SILENCE, |limit| limit / 2);
         if silence > OWN_SILENCE.min(half) {
             self.slots.iter_mut().for_each(|slot| slot.forgive(now));
+            self.leaving.iter_mut().for_each(|leaving| leaving.beat = now);
             if let Lifecycle::Starting { until } = &mut self.lifecycle {
                 *until += silence;
             }

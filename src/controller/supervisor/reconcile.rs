@@ -16,6 +16,7 @@ impl Supervisor {
     pub(super) fn reconcile(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.hurry_old_generations(now, actions);
         self.kill_the_late(now, actions);
+        self.end_if_abandoned(now, actions);
         self.advance_lifecycle(now, actions);
         self.reconcile_admin(now, actions);
         if self.wants_workers() {
@@ -24,6 +25,14 @@ impl Supervisor {
                 self.fill(number, now, actions);
             }
             self.renew_next(actions);
+        }
+    }
+
+    /// A daemon of which no worker can listen serves nothing.
+    fn end_if_abandoned(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let wanted = &self.slots[1..=self.plan.slots as usize];
+        if self.wants_workers() && wanted.iter().all(|slot| slot.state == State::Abandoned) {
+            self.end(Exit::Failure, now + OVERRUN, actions);
         }
     }
 
@@ -105,7 +114,7 @@ impl Supervisor {
     /// Has a hung worker leave a core.
     fn abort(&mut self, slot: u32, pid: Pid, now: Instant, actions: &mut Vec<Action>) {
         actions.push(Action::Signal(pid, Signal::SIGABRT));
-        let leaving = Leaving::new(pid, slot, now + ABORT_GRACE);
+        let leaving = Leaving::new(pid, slot, now, now + ABORT_GRACE);
         self.leaving.push(Leaving { aborted: true, ..leaving });
     }
 
@@ -117,7 +126,7 @@ impl Supervisor {
         actions: &mut Vec<Action>,
     ) {
         actions.push(Action::Kill(pid, reason));
-        let leaving = Leaving::new(pid, ADMIN, now + ABORT_GRACE);
+        let leaving = Leaving::new(pid, ADMIN, now, now + ABORT_GRACE);
         self.leaving.push(Leaving { aborted: true, ..leaving });
     }
 
@@ -180,13 +189,12 @@ impl Supervisor {
     /// The last worker has ended: so does the admin process.
     fn end_admin(&mut self, exit: Exit, now: Instant, actions: &mut Vec<Action>) {
         self.lifecycle = Lifecycle::EndingAdmin { exit };
-        actions.retain(|action| *action != Action::Spawn(ADMIN));
         let kill_at = now + ADMIN_ENDS;
         let slot = &mut self.slots[ADMIN as usize];
         slot.stop_forking();
         for pid in slot.pids() {
             actions.push(Action::Signal(pid, Signal::SIGTERM));
-            self.leaving.push(Leaving::new(pid, ADMIN, kill_at));
+            self.leaving.push(Leaving::new(pid, ADMIN, now, kill_at));
         }
         slot.successor = None;
         slot.state = State::Abandoned;
@@ -203,7 +211,7 @@ impl Supervisor {
             if !forking && !matches!(self.lifecycle, Lifecycle::EndingAdmin { .. }) {
                 for pid in slot.pids() {
                     actions.push(Action::Retire(pid));
-                    self.leaving.push(Leaving::new(pid, ADMIN, now + ADMIN_RETIRES + OVERRUN));
+                    self.leaving.push(Leaving::new(pid, ADMIN, now, now + ADMIN_RETIRES + OVERRUN));
                 }
                 slot.successor = None;
                 slot.renew_at = None;
@@ -235,20 +243,20 @@ impl Supervisor {
         while self.slots.len() > self.plan.slots as usize + 1 {
             let number = self.slots.len() as u32 - 1;
             let Some(slot) = self.slots.last().copied() else { return };
-            if slot.state == State::Forking || slot.successor == Some(Successor::Forking) {
+            if slot.is_forking() {
                 return;
             }
             self.slots.pop();
             let kill_at = now + self.plan.drain_timeout + OVERRUN;
             for pid in slot.pids() {
                 if slot.is_healthy() && slot.serving() == Some(pid) {
-                    self.leaving.push(Leaving::new(pid, number, kill_at));
+                    self.leaving.push(Leaving::new(pid, number, now, kill_at));
                     actions.push(Action::Retire(pid));
                 } else if slot.unresponsive && slot.serving() == Some(pid) {
                     // It must not keep the queue until it responds again.
                     self.abort(number, pid, now, actions);
                 } else {
-                    self.leaving.push(Leaving::new(pid, number, kill_at));
+                    self.leaving.push(Leaving::new(pid, number, now, kill_at));
                     actions.push(Action::Signal(pid, Signal::SIGTERM));
                 }
             }

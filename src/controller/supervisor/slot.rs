@@ -55,6 +55,8 @@ pub(super) struct Slot {
     pub(super) successor: Option<Successor>,
     /// Its process is of an old generation.
     pub(super) outdated: bool,
+    /// Its process is of an old generation and stays: a reload was given up.
+    pub(super) kept: bool,
     /// Its process's loop stands still.
     pub(super) unresponsive: bool,
     /// A successor failed: when the next one is due.
@@ -68,6 +70,7 @@ impl Slot {
             state: State::Empty { due: now },
             successor: None,
             outdated: false,
+            kept: false,
             unresponsive: false,
             renew_at: None,
             backoff: Backoff::default(),
@@ -123,6 +126,11 @@ impl Slot {
             State::Serving { .. } => self.unresponsive,
             State::Forking | State::Booting { .. } => false,
         }
+    }
+
+    /// Returns `true` if a fork was asked for and has not come back.
+    pub(super) fn is_forking(&self) -> bool {
+        self.state == State::Forking || self.successor == Some(Successor::Forking)
     }
 
     /// The fork that was asked for will not take place.
@@ -193,6 +201,8 @@ pub(super) struct Leaving {
     pub(super) pid: Pid,
     pub(super) slot: u32,
     pub(super) kill_at: Instant,
+    /// When its loop was last seen to turn.
+    pub(super) beat: Instant,
     /// Told to be quick, because too many are leaving.
     pub(super) hurried: bool,
     /// Found hung, or not ready in time: it does nothing any more.
@@ -200,7 +210,7 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    pub(super) fn new(pid: Pid, slot: u32, kill_at: Instant) -> Self {
-        Self { pid, slot, kill_at, hurried: false, aborted: false }
+    pub(super) fn new(pid: Pid, slot: u32, now: Instant, kill_at: Instant) -> Self {
+        Self { pid, slot, kill_at, beat: now, hurried: false, aborted: false }
     }
 }

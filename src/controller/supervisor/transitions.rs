@@ -71,9 +71,10 @@ impl Supervisor {
         let Some(slot) = self.slot_mut(number) else { return };
         slot.successor = None;
         slot.outdated = false;
+        slot.kept = false;
         slot.renew_at = None;
         if let Some(old) = slot.state.pid() {
-            self.leaving.push(Leaving::new(old, number, kill_at));
+            self.leaving.push(Leaving::new(old, number, now, kill_at));
             actions.push(Action::Retire(old));
         }
     }
@@ -86,13 +87,16 @@ impl Supervisor {
                 }
             }
         }
+        for leaving in self.leaving.iter_mut().filter(|leaving| leaving.pid == pid) {
+            leaving.beat = at.max(leaving.beat);
+        }
     }
 
     /// The worker goes on with what it has; its slot gets a new one.
     fn retiring(&mut self, pid: Pid, now: Instant, due: Instant) {
         let Some(number) = self.slot_of(pid) else { return };
         let kill_at = now + self.plan.drain_timeout.max(self.plan.graceful_timeout) + OVERRUN;
-        self.leaving.push(Leaving::new(pid, number, kill_at));
+        self.leaving.push(Leaving::new(pid, number, now, kill_at));
         self.vacate(number, due);
     }
 
@@ -100,6 +104,7 @@ impl Supervisor {
     pub(super) fn vacate(&mut self, number: u32, due: Instant) {
         let Some(slot) = self.slot_mut(number) else { return };
         slot.outdated = false;
+        slot.kept = false;
         slot.unresponsive = false;
         slot.renew_at = None;
         slot.state = match slot.successor.take() {
@@ -200,8 +205,7 @@ impl Supervisor {
         if let Some(slot) = self.slot_mut(number) {
             slot.state = State::Abandoned;
         }
-        let abandoned = |slot: &Slot| slot.state == State::Abandoned;
-        if self.is_starting() || self.slots.iter().skip(1).all(abandoned) {
+        if self.is_starting() {
             self.end(Exit::Failure, now + OVERRUN, actions);
         } else {
             actions.push(Action::Report(Report::Abandoned(number)));
@@ -222,7 +226,9 @@ impl Supervisor {
             slot.renew_at = Some(now + slot.backoff.after_failure(None, jitter));
         } else if self.renewing {
             self.renewing = false;
-            self.slots.iter_mut().skip(1).for_each(|slot| slot.outdated = false);
+            for slot in self.slots.iter_mut().skip(1) {
+                slot.kept |= std::mem::take(&mut slot.outdated);
+            }
             actions.push(Action::Report(Report::NotRenewed(number)));
         }
     }
@@ -240,6 +246,11 @@ impl Supervisor {
 
     fn fewer(&mut self, actions: &mut Vec<Action>) {
         if self.plan.slots <= 1 || self.is_stopping() {
+            return actions.push(Action::Report(Report::CannotScale(self.plan.slots)));
+        }
+        // One of those that remain must be able to serve.
+        let remaining = &self.slots[1..self.plan.slots as usize];
+        if remaining.iter().all(|slot| slot.state == State::Abandoned) {
             return actions.push(Action::Report(Report::CannotScale(self.plan.slots)));
         }
         self.plan.slots -= 1;

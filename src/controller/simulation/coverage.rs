@@ -1,0 +1,190 @@
+//! What was reached, and how often: a chaos that reaches too little finds nothing.
+
+use std::fmt;
+
+use nix::sys::signal::Signal;
+
+use crate::controller::fleet::{Action, Event};
+use crate::controller::queues;
+use crate::controller::supervisor::{self, Report};
+use crate::stats::{Phase, SlotState};
+
+macro_rules! points {
+    ($($point:ident),* $(,)?) => {
+        /// Something that a simulation is to reach.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Point {
+            $(#[allow(missing_docs)] $point),*
+        }
+
+        const POINTS: &[Point] = &[$(Point::$point),*];
+    };
+}
+
+points! {
+    // Events.
+    Tick, Spawned, NotSpawned, Ready, Beat, Retiring, Draining, Exited, More, Fewer, Stop,
+    Opened, Attending, Refused, Released, Unsent, QueueClosed, NotEmpty, Stored, NotStored, Unstored,
+    // Actions.
+    Spawn, SignalTerm, SignalAbort, SignalKill, Kill, Retire, CloseAddresses, Exit,
+    Grant, Release, Close, CloseByForce, Store, Unstore,
+    // Reports.
+    Serving, NoneReady, WorkerReady, WorkerExited, AdminExited, Waiting, Unresponsive, Responsive,
+    Hung, NotReady, Abandoned, Renewed, NotRenewed, Scaled, CannotScale, Delaying, DrainingBegun,
+    Killing, Stranger,
+    // Phases.
+    PhaseStarting, PhaseServing, PhaseReloading, PhaseDraining,
+    // Transitions of a slot, as the statistics show it.
+    EmptyToBooting, BootingToServing, BootingToBackoff, ServingToBooting, ServingToBackoff,
+    ServingToHung, HungToServing, HungToBooting, BackoffToBooting, BootingToEmpty, ServingToEmpty,
+    // What happened around.
+    Reloaded, ReloadedInVain, ReloadPostponed, PidReused, GrantRefused, PartlyRefused, HandedOff,
+    HandoffTaken, AnsweredLate, Drained, DrainDeadline, SteeredAway, SteeringEnded, GroupMoved,
+    ExitOk, ExitFailure, SecondStop, OwnSilence, HandshakeReset, ExcusedReset, ManyPassed, Settled,
+    ExternalSettled, SocketUnkept,
+}
+
+/// How often each point was reached.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Coverage([u64; POINTS.len()]);
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self([0; POINTS.len()])
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, point) in POINTS.iter().enumerate() {
+            let end = if index % 6 == 5 { "\n" } else { "  " };
+            write!(f, "{:>18} {:<9}{end}", format!("{point:?}"), self.0[index])?;
+        }
+        Ok(())
+    }
+}
+
+impl Coverage {
+    /// Counts a point.
+    pub(super) fn hit(&mut self, point: Point) {
+        self.0[point as usize] += 1;
+    }
+
+    /// Adds what another simulation has reached.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(own, other)| *own += other);
+    }
+
+    /// The points that were never reached.
+    pub(crate) fn missed(&self) -> Vec<Point> {
+        POINTS.iter().copied().filter(|point| self.0[*point as usize] == 0).collect()
+    }
+
+    /// Counts an event.
+    pub(super) fn event(&mut self, event: &Event) {
+        use supervisor::Event as Process;
+        self.hit(match event {
+            Event::Process(event) => match event {
+                Process::Tick => Point::Tick,
+                Process::Spawned(..) => Point::Spawned,
+                Process::NotSpawned(_) => Point::NotSpawned,
+                Process::Ready(_) => Point::Ready,
+                Process::Beat(..) => Point::Beat,
+                Process::Retiring(_) => Point::Retiring,
+                Process::Draining(_) => Point::Draining,
+                Process::Exited(..) => Point::Exited,
+                Process::More => Point::More,
+                Process::Fewer => Point::Fewer,
+                Process::Stop => Point::Stop,
+            },
+            Event::Opened(..) => Point::Opened,
+            Event::Attending(..) => Point::Attending,
+            Event::Refused(..) => Point::Refused,
+            Event::Released(..) => Point::Released,
+            Event::Unsent(..) => Point::Unsent,
+            Event::Closed(_) => Point::QueueClosed,
+            Event::NotEmpty(_) => Point::NotEmpty,
+            Event::Stored(_, Some(_)) => Point::Stored,
+            Event::Stored(_, None) => Point::NotStored,
+            Event::Unstored(..) => Point::Unstored,
+        });
+    }
+
+    /// Counts an action.
+    pub(super) fn action(&mut self, action: &Action) {
+        use supervisor::Action as Process;
+        self.hit(match action {
+            Action::Process(action) => match action {
+                Process::Spawn(_) => Point::Spawn,
+                Process::Signal(_, Signal::SIGABRT) => Point::SignalAbort,
+                Process::Signal(_, Signal::SIGKILL) => Point::SignalKill,
+                Process::Signal(..) => Point::SignalTerm,
+                Process::Kill(..) => Point::Kill,
+                Process::Retire(_) => Point::Retire,
+                Process::CloseAddresses => Point::CloseAddresses,
+                Process::Exit(_) => Point::Exit,
+                Process::Report(report) => return self.report(report),
+            },
+            Action::Queue(action) => match action {
+                queues::Action::Grant(..) => Point::Grant,
+                queues::Action::Release(..) => Point::Release,
+                queues::Action::Close { force: false, .. } => Point::Close,
+                queues::Action::Close { force: true, .. } => Point::CloseByForce,
+                queues::Action::Store(_) => Point::Store,
+                queues::Action::Unstore(_) => Point::Unstore,
+            },
+        });
+    }
+
+    fn report(&mut self, report: &Report) {
+        self.hit(match report {
+            Report::Serving(_) => Point::Serving,
+            Report::NoneReady => Point::NoneReady,
+            Report::Ready(..) => Point::WorkerReady,
+            Report::Exited(..) => Point::WorkerExited,
+            Report::AdminExited(..) => Point::AdminExited,
+            Report::Waiting(..) => Point::Waiting,
+            Report::Unresponsive(..) => Point::Unresponsive,
+            Report::Responsive(..) => Point::Responsive,
+            Report::Hung(..) => Point::Hung,
+            Report::NotReady(..) => Point::NotReady,
+            Report::Abandoned(_) => Point::Abandoned,
+            Report::Renewed => Point::Renewed,
+            Report::NotRenewed(_) => Point::NotRenewed,
+            Report::Scaled(_) => Point::Scaled,
+            Report::CannotScale(_) => Point::CannotScale,
+            Report::Delaying(_) => Point::Delaying,
+            Report::Draining => Point::DrainingBegun,
+            Report::Killing(_) => Point::Killing,
+            Report::Stranger(..) => Point::Stranger,
+        });
+    }
+
+    /// Counts the phase that the daemon is in.
+    pub(super) fn phase(&mut self, phase: Phase) {
+        self.hit(match phase {
+            Phase::Starting => Point::PhaseStarting,
+            Phase::Serving => Point::PhaseServing,
+            Phase::Reloading => Point::PhaseReloading,
+            Phase::Draining => Point::PhaseDraining,
+        });
+    }
+
+    /// Counts a transition of a slot.
+    pub(super) fn transition(&mut self, from: SlotState, to: SlotState) {
+        self.hit(match (from, to) {
+            (SlotState::Empty, SlotState::Booting) => Point::EmptyToBooting,
+            (SlotState::Booting, SlotState::Serving) => Point::BootingToServing,
+            (SlotState::Booting, SlotState::Backoff) => Point::BootingToBackoff,
+            (SlotState::Booting, SlotState::Empty) => Point::BootingToEmpty,
+            (SlotState::Serving, SlotState::Booting) => Point::ServingToBooting,
+            (SlotState::Serving, SlotState::Backoff) => Point::ServingToBackoff,
+            (SlotState::Serving, SlotState::Empty) => Point::ServingToEmpty,
+            (SlotState::Serving, SlotState::Hung) => Point::ServingToHung,
+            (SlotState::Hung, SlotState::Serving) => Point::HungToServing,
+            (SlotState::Hung, SlotState::Booting) => Point::HungToBooting,
+            (SlotState::Backoff, SlotState::Booting) => Point::BackoffToBooting,
+            _ => return,
+        });
+    }
+}

@@ -1,0 +1,139 @@
+//! Time: whose turn it is, and what the others find when theirs comes.
+
+use std::time::Instant;
+
+use super::process::{Life, Surroundings};
+use super::world::World;
+
+/// More steps than any sequence needs between two events of the chaos.
+const MOST_STEPS: u32 = 50_000;
+
+impl World {
+    /// Lets time pass until then. Everybody runs when something has arrived or a deadline has come.
+    pub(super) fn advance(&mut self, until: Instant) {
+        for step in 0.. {
+            if self.failure.is_some() || self.exited.is_some() {
+                return;
+            }
+            if step > MOST_STEPS {
+                return self.fail("nobody spins", || "too many steps".into());
+            }
+            let due = self.next_due();
+            if due > until {
+                self.now = self.now.max(until);
+                return;
+            }
+            self.now = self.now.max(due);
+            self.step();
+            self.judge_resets();
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        let mut due = self.controller_due();
+        for process in self.processes.iter().filter(|process| process.can_run()) {
+            due = due.min(process.wake);
+        }
+        let others = [self.kernel.next_handshake(), self.manager.wake()].into_iter().flatten();
+        let deaths = self.doomed.iter().map(|(_, at, _)| *at);
+        others.chain(deaths).fold(due, Instant::min)
+    }
+
+    /// One of those whose time has come runs.
+    fn step(&mut self) {
+        let now = self.now;
+        if self.kernel.next_handshake().is_some_and(|due| due <= now) {
+            for socket in self.kernel.establish(now) {
+                self.notify_attendants(socket);
+            }
+            return;
+        }
+        if self.manager.wake().is_some_and(|due| due <= now) {
+            if self.manager.step(&mut self.kernel) {
+                self.rouse();
+            }
+            return;
+        }
+        if let Some(index) = self.doomed.iter().position(|(_, at, _)| *at <= now) {
+            let (pid, _, ending) = self.doomed.swap_remove(index);
+            let kernel = &mut self.kernel;
+            let mut process = self.processes.iter_mut();
+            if let Some(process) = process.find(|process| process.pid == pid && process.is_alive())
+            {
+                process.die(ending, kernel);
+                self.rouse();
+            }
+            return;
+        }
+        let ready = |index: &usize| {
+            let process = &self.processes[*index];
+            process.can_run() && process.wake <= now
+        };
+        let due: Vec<usize> = (0..self.processes.len()).filter(ready).collect();
+        let controller = usize::from(self.controller_due() <= now);
+        if due.is_empty() && controller == 0 {
+            return;
+        }
+        match due.get(self.random.index(due.len() + controller)).copied() {
+            Some(index) => self.run_process(index),
+            None => self.turn(),
+        }
+    }
+
+    fn notify_attendants(&mut self, socket: usize) {
+        let Self { processes, random, now, .. } = self;
+        for process in processes.iter_mut().filter(|process| process.attends_socket(socket)) {
+            process.notify(*now, random);
+        }
+    }
+
+    fn run_process(&mut self, index: usize) {
+        let Self { processes, kernel, random, coverage, now, listed, calm, .. } = self;
+        let process = &mut processes[index];
+        let mut around = Surroundings {
+            kernel,
+            random,
+            coverage,
+            now: *now,
+            listed,
+            touched: Vec::new(),
+            calm: *calm,
+        };
+        let before = (process.life, process.phase, process.attends.len());
+        process.step(&mut around);
+        let touched = around.touched;
+        // New sockets, and those that were granted, may have something.
+        if process.life == Life::Running {
+            let queues = process.attends.iter().chain(&process.inboxes);
+            let waiting = |socket: usize| !kernel.sockets[socket].waiting.is_empty();
+            if !process.full && queues.into_iter().any(|(_, socket)| waiting(*socket)) {
+                process.notify(*now, random);
+            }
+        }
+        let speaks = !process.to_controller.is_empty() || !process.is_alive();
+        let after = (process.life, process.phase, process.attends.len());
+        if self.trace.is_some() && before != after {
+            let process = &self.processes[index];
+            let text = format!(
+                "    {} of slot {}: {:?}, attends {:?}, connections {}, says {:?}{}",
+                process.pid,
+                process.slot,
+                process.life,
+                process
+                    .attends
+                    .iter()
+                    .chain(&process.inboxes)
+                    .map(|(id, _)| id.0)
+                    .collect::<Vec<_>>(),
+                process.connections,
+                process.to_controller,
+                if process.staged.is_empty() { "" } else { ", and more soon" },
+            );
+            self.note(|| text);
+        }
+        if speaks {
+            self.rouse();
+        }
+        touched.into_iter().for_each(|socket| self.notify_attendants(socket));
+    }
+}

@@ -220,6 +220,7 @@ impl Queues {
     pub(crate) fn not_empty(&mut self, id: QueueId, now: Instant) {
         if let Some(queue) = self.all.get_mut(&id) {
             (queue.closed, queue.waiting, queue.paced) = (false, true, Some(now + PACE));
+            queue.found_waiting += 1;
         }
         self.changed = true;
     }

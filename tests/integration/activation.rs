@@ -4,27 +4,11 @@ use std::net::{SocketAddr, TcpListener};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use socket2::{Domain, Protocol, Socket, Type};
 
-use super::operator::manager::{Manager, pass};
+use super::operator::manager::{Manager, group, pass};
 use super::operator::traffic::under_visits;
 use super::operator::{assert_all_new, freeze, reload, strike, wait_settled};
 use super::support::{Client, SOON, Server, Turn, proc, secs, wait_until};
-
-/// Sockets at one address, as a socket unit with `ReusePort=yes` opens them.
-pub(super) fn group(address: SocketAddr, count: usize) -> Vec<TcpListener> {
-    let mut sockets: Vec<TcpListener> = Vec::new();
-    for _ in 0..count {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
-        let socket = socket.unwrap();
-        socket.set_reuse_port(true).unwrap();
-        let first = sockets.first().map(|first| first.local_addr().unwrap());
-        socket.bind(&first.unwrap_or(address).into()).unwrap();
-        socket.listen(128).unwrap();
-        sockets.push(socket.into());
-    }
-    sockets
-}
 
 /// The sockets that the workers listen on, by their identities, slot by slot.
 fn inodes(server: &Server) -> Vec<Vec<u64>> {

@@ -6,8 +6,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use super::activation::group;
-use super::operator::manager::pass;
+use super::operator::manager::{group, pass};
 use super::operator::queues::Queues;
 use super::operator::{freeze, strike, wait_settled};
 use super::scaling::scale;

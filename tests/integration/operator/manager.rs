@@ -2,15 +2,18 @@
 //! passes sockets to it.
 
 use std::io::{ErrorKind, IoSliceMut};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::time::{ClockId, clock_gettime};
+use socket2::{Domain, Protocol, Socket, Type};
 use tempfile::TempDir;
 
 use crate::support::{Launch, secs};
@@ -78,34 +81,79 @@ impl Manager {
         all
     }
 
+    /// The next datagram and the descriptors that come along, which are the caller's to close. A test
+    /// that uses it runs alone: whatever is started meanwhile inherits them.
+    fn receive(&self, limit: Duration) -> Option<(String, Vec<RawFd>)> {
+        self.socket.set_read_timeout(Some(limit)).unwrap();
+        let mut text = [0; 8192];
+        let mut space = cmsg_space!([RawFd; 4]);
+        let mut slice = [IoSliceMut::new(&mut text)];
+        let from = self.socket.as_raw_fd();
+        let heard = loop {
+            match recvmsg::<()>(from, &mut slice, Some(&mut space), MsgFlags::empty()) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return None,
+                heard => break heard.expect("the manager hears"),
+            }
+        };
+        let rights = heard.cmsgs().unwrap().filter_map(|message| match message {
+            ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        });
+        let descriptors = rights.flatten().collect();
+        let length = heard.bytes;
+        Some((String::from_utf8(text[..length].to_vec()).unwrap(), descriptors))
+    }
+
     /// Hears everything up to READY and keeps the sockets that are to be stored, for
-    /// [`pass_stored`](Self::pass_stored). Whoever calls must be alone: what is started meanwhile
-    /// would inherit them.
+    /// [`pass_stored`](Self::pass_stored). A test that uses it runs alone.
     #[track_caller]
     pub(crate) fn store_until_ready(&mut self) {
-        self.socket.set_read_timeout(Some(secs(5))).unwrap();
         loop {
-            let mut text = [0; 8192];
-            let mut space = cmsg_space!([RawFd; 4]);
-            let mut slice = [IoSliceMut::new(&mut text)];
-            let from = self.socket.as_raw_fd();
-            let heard = recvmsg::<()>(from, &mut slice, Some(&mut space), MsgFlags::empty());
-            let heard = heard.expect("the daemon says that it is ready");
-            let rights: Vec<ControlMessageOwned> = heard.cmsgs().unwrap().collect();
-            let length = heard.bytes;
-            let text = String::from_utf8(text[..length].to_vec()).unwrap();
-            for message in rights {
-                if let ControlMessageOwned::ScmRights(descriptors) = message {
-                    let name = text.split("FDNAME=").nth(1).expect("it names what it stores");
-                    let name = name.lines().next().unwrap_or_default().to_owned();
-                    assert!(text.starts_with("FDSTORE=1\n"), "{text:?}");
-                    self.stored.extend(descriptors.into_iter().map(|one| (name.clone(), one)));
-                }
+            let heard = self.receive(secs(5));
+            let (text, descriptors) = heard.expect("the daemon says that it is ready");
+            if let Some(name) = stored_name(&text) {
+                assert!(text.starts_with("FDSTORE=1\n"), "{text:?}");
+                self.stored.extend(descriptors.into_iter().map(|one| (name.to_owned(), one)));
             }
             if text.starts_with("READY=1") {
                 return;
             }
         }
+    }
+
+    /// Fills the queue of datagrams with messages that mean nothing: the daemon's do not fit.
+    pub(crate) fn stop_listening(&self) {
+        let noise = UnixDatagram::unbound().unwrap();
+        noise.connect_addr(&self.socket.local_addr().unwrap()).unwrap();
+        noise.set_nonblocking(true).unwrap();
+        let full = (0..100_000).find_map(|_| noise.send(b"X_NOISE=1").err());
+        assert_eq!(full.map(|error| error.kind()), Some(ErrorKind::WouldBlock));
+    }
+
+    /// Hears everything up to the next barrier and returns it: what was said before counts as done when
+    /// it is dropped. A test that uses it runs alone.
+    #[track_caller]
+    pub(crate) fn hear_barrier(&self, limit: Duration) -> Barrier {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let heard = self.receive(left.max(Duration::from_millis(1)));
+            let (text, descriptors) = heard.expect("the daemon sends a barrier");
+            let barrier = Barrier(descriptors);
+            if text == "BARRIER=1" {
+                assert_eq!(barrier.0.len(), 1, "one descriptor comes with a barrier");
+                return barrier;
+            }
+        }
+    }
+
+    /// Closes what is stored under this name.
+    pub(crate) fn remove(&mut self, name: &str) {
+        let (removed, stored) =
+            std::mem::take(&mut self.stored).into_iter().partition(|(known, _)| known == name);
+        self.stored = stored;
+        drop(Barrier(Vec::into_iter(removed).map(|(_, descriptor)| descriptor).collect()));
     }
 
     /// The names under which sockets are stored.
@@ -130,6 +178,24 @@ impl Drop for Manager {
     }
 }
 
+/// Descriptors that came along with a message, closed when this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Barrier(Vec<RawFd>);
+
+impl Drop for Barrier {
+    fn drop(&mut self) {
+        for number in &self.0 {
+            nix::unistd::close(*number).expect("it is ours");
+        }
+    }
+}
+
+/// The name of the socket that a message is about.
+fn stored_name(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("FDNAME="))
+}
+
 /// Starts the daemon with these sockets, as a socket unit does. They are inherited by whatever is
 /// started as long as they live: whoever calls must be alone.
 pub(crate) fn pass<S: AsFd + AsRawFd>(sockets: &[S], launch: Launch) -> Launch {
@@ -140,11 +206,26 @@ pub(crate) fn pass<S: AsFd + AsRawFd>(sockets: &[S], launch: Launch) -> Launch {
     launch.under(&["bash", "-c", &passing(&numbers)])
 }
 
+/// Sockets at one address, as a socket unit with `ReusePort=yes` opens them.
+pub(crate) fn group(address: std::net::SocketAddr, count: usize) -> Vec<TcpListener> {
+    let mut sockets: Vec<TcpListener> = Vec::new();
+    for _ in 0..count {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
+        let socket = socket.unwrap();
+        socket.set_reuse_port(true).unwrap();
+        let first = sockets.first().map(|first| first.local_addr().unwrap());
+        socket.bind(&first.unwrap_or(address).into()).unwrap();
+        socket.listen(128).unwrap();
+        sockets.push(socket.into());
+    }
+    sockets
+}
+
 /// A line of shell that moves the descriptors with these numbers to where they are to be (3, 4, ...),
 /// closes the originals, sets the variables and becomes the program behind it. It takes two moves,
 /// for one's place may be another one's number.
 fn passing(numbers: &[RawFd]) -> String {
-    const AWAY: usize = 200;
+    const AWAY: usize = 400;
     let mut line = String::new();
     for (index, number) in numbers.iter().enumerate() {
         line += &format!("exec {}<&{number} {number}<&-\n", AWAY + index);

@@ -168,6 +168,12 @@ pub(crate) fn listeners() -> Vec<Socket> {
     tables.into_iter().flatten().flat_map(listeners).collect()
 }
 
+/// The numbers of the descriptors that a process has open.
+pub(crate) fn descriptors(pid: i32) -> Vec<usize> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").flatten();
+    links.filter_map(|link| link.file_name().to_str()?.parse().ok()).collect()
+}
+
 /// The listeners that a process holds open.
 pub(crate) fn listeners_of(pid: i32) -> Vec<Socket> {
     let inodes = inodes_of(pid);

@@ -1,0 +1,76 @@
+//! Handed-off connections outlive the end of the daemon's service: what waits in a handoff queue when
+//! TERM comes is served.
+
+use nix::sys::signal::Signal;
+
+use super::operator::queues::Queues;
+use super::operator::{freeze, strike};
+use super::support::{Client, SOON, Server, Turn, ms, secs, wait_until};
+
+const LEAST: [&str; 6] = [
+    "--balance",
+    "least-connections",
+    "--workers",
+    "2",
+    // Longer than any of the queues.
+    "--connection-backlog",
+    "1024",
+];
+
+/// Connects, and sends 100 bytes on each connection.
+fn clients(server: &Server, count: usize) -> Vec<Client> {
+    let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(100));
+    clients
+}
+
+/// Each of the clients has its 100 bytes back.
+#[track_caller]
+fn assert_none_lost(clients: &mut [Client]) {
+    let all = clients.len();
+    let errors = clients.iter_mut().filter_map(|client| client.try_expect(100).err());
+    let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{} of {all} are lost: {}", errors.len(), errors[0]);
+}
+
+#[test]
+fn what_was_handed_off_to_a_worker_that_stands_still_across_term_is_served() {
+    let turn = Turn::alone();
+    let mut server = turn.start(&LEAST);
+    let (workers, queues) = (server.workers(), Queues::of(&server));
+    // The controller does not see that worker 2 stands still, and its sibling goes on handing off.
+    freeze(server.controller());
+    freeze(workers[&2]);
+    let mut clients = clients(&server, 500);
+    wait_until(SOON, "worker 1 has accepted its share", || queues.lengths()[&1] == 0);
+    assert!(queues.lengths()[&2] > 100, "{:?}", queues.lengths());
+    server.signal(Signal::SIGTERM);
+    strike(server.controller(), Signal::SIGCONT);
+    server.log.wait_for(SOON, "draining");
+    strike(workers[&2], Signal::SIGCONT);
+    assert_none_lost(&mut clients);
+    clients.into_iter().for_each(Client::finish);
+    assert_eq!(server.wait_exit(SOON), Some(0));
+}
+
+#[test]
+fn what_is_handed_off_to_a_worker_that_has_left_is_served() {
+    let turn = Turn::alone();
+    let mut server = turn.start(&LEAST);
+    let (workers, queues) = (server.workers(), Queues::of(&server));
+    // One for each worker, so that both live on while they drain.
+    let mut deaf: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    deaf.iter_mut().for_each(|client| _ = client.send_until_stuck(ms(100), 64 << 20));
+    // The controller does not hear that worker 2 leaves, and its sibling goes on handing off.
+    freeze(server.controller());
+    strike(workers[&2], Signal::SIGTERM);
+    server.log.wait_for(SOON, "draining");
+    let mut clients = clients(&server, 200);
+    wait_until(SOON, "worker 1 has accepted its share", || queues.lengths()[&1] == 0);
+    server.signal(Signal::SIGTERM);
+    strike(server.controller(), Signal::SIGCONT);
+    assert_none_lost(&mut clients);
+    deaf.into_iter().for_each(Client::reset);
+    clients.into_iter().for_each(Client::finish);
+    assert_eq!(server.wait_exit(secs(8)), Some(0));
+}

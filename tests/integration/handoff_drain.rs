@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 
 use super::operator::queues::Queues;
 use super::operator::{freeze, strike};
+use super::support::trace::Tracer;
 use super::support::{Client, SOON, Server, Turn, ms, secs, wait_until};
 
 const LEAST: [&str; 6] = [
@@ -22,6 +23,13 @@ fn clients(server: &Server, count: usize) -> Vec<Client> {
     let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.send(100));
     clients
+}
+
+/// One for each worker, which does not read its echo: both workers live on while they drain.
+fn deaf_clients(server: &Server) -> Vec<Client> {
+    let mut deaf: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    deaf.iter_mut().for_each(|client| _ = client.send_until_stuck(ms(100), 64 << 20));
+    deaf
 }
 
 /// Each of the clients has its 100 bytes back.
@@ -58,9 +66,7 @@ fn what_is_handed_off_to_a_worker_that_has_left_is_served() {
     let turn = Turn::alone();
     let mut server = turn.start(&LEAST);
     let (workers, queues) = (server.workers(), Queues::of(&server));
-    // One for each worker, so that both live on while they drain.
-    let mut deaf: Vec<Client> = (0..2).map(|_| server.connect()).collect();
-    deaf.iter_mut().for_each(|client| _ = client.send_until_stuck(ms(100), 64 << 20));
+    let deaf = deaf_clients(&server);
     // The controller does not hear that worker 2 leaves, and its sibling goes on handing off.
     freeze(server.controller());
     strike(workers[&2], Signal::SIGTERM);
@@ -70,6 +76,33 @@ fn what_is_handed_off_to_a_worker_that_has_left_is_served() {
     server.signal(Signal::SIGTERM);
     strike(server.controller(), Signal::SIGCONT);
     assert_none_lost(&mut clients);
+    deaf.into_iter().for_each(Client::reset);
+    clients.into_iter().for_each(Client::finish);
+    assert_eq!(server.wait_exit(secs(8)), Some(0));
+}
+
+#[test]
+fn nothing_is_handed_off_to_a_worker_that_was_told_to_drain_before_its_sibling() {
+    let turn = Turn::alone();
+    let mut server = turn.start(&[&LEAST[..], &["--log-level", "DEBUG"]].concat());
+    let (workers, queues) = (server.workers(), Queues::of(&server));
+    let deaf = deaf_clients(&server);
+    // Between the two signals that the controller sends, worker 1 has left and worker 2 serves.
+    let Some(slow) = Tracer::inject(server.controller(), "kill:delay_exit=20000000") else {
+        return;
+    };
+    server.signal(Signal::SIGTERM);
+    let of_worker_1 =
+        |words: &str| server.log.count(&format!("worker-1[{}]: {words}", workers[&1]));
+    wait_until(SOON, "worker 1 drains", || of_worker_1("draining") == 1);
+    let before = of_worker_1("connection accepted");
+    let mut clients = clients(&server, 200);
+    wait_until(SOON, "worker 2 has accepted its share", || queues.lengths()[&2] == 0);
+    let handed_off = of_worker_1("connection accepted") - before;
+    assert_eq!(server.log.count(": draining connections="), 1, "worker 2 still serves");
+    drop(slow);
+    assert_none_lost(&mut clients);
+    assert_eq!(handed_off, 0, "worker 1 had left");
     deaf.into_iter().for_each(Client::reset);
     clients.into_iter().for_each(Client::finish);
     assert_eq!(server.wait_exit(secs(8)), Some(0));

@@ -107,3 +107,21 @@ fn nothing_is_handed_off_to_a_worker_that_was_told_to_drain_before_its_sibling()
     clients.into_iter().for_each(Client::finish);
     assert_eq!(server.wait_exit(secs(8)), Some(0));
 }
+
+#[test]
+fn what_comes_when_every_worker_drains_already_is_served() {
+    let turn = Turn::alone();
+    let mut server = turn.start(&LEAST);
+    let deaf = deaf_clients(&server);
+    // TERM goes to the workers first: until the controller has it, the addresses are open.
+    freeze(server.controller());
+    server.workers().into_values().for_each(|pid| strike(pid, Signal::SIGTERM));
+    wait_until(SOON, "both workers drain", || server.log.count(": draining connections=") == 2);
+    let mut clients = clients(&server, 200);
+    server.signal(Signal::SIGTERM);
+    strike(server.controller(), Signal::SIGCONT);
+    assert_none_lost(&mut clients);
+    deaf.into_iter().for_each(Client::reset);
+    clients.into_iter().for_each(Client::finish);
+    assert_eq!(server.wait_exit(secs(8)), Some(0));
+}

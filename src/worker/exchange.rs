@@ -136,9 +136,18 @@ impl<'a> Balancer<'a> {
         for _ in 0..TRIES {
             let own = self.own.load();
             let loads = self.siblings.iter().map(|(slot, _, seat)| (slot, seat.load()));
-            let (slot, load) = choose(loads, self.slot, own).unwrap_or((self.slot, own));
-            let mut listed = self.siblings.iter().filter(|_| slot != self.slot);
-            let Some((_, block, seat)) = listed.find(|(known, ..)| *known == slot) else { break };
+            let Some((slot, load)) = choose(loads, self.slot, own) else {
+                self.own.pass();
+                if self.own.load() <= own + 1 {
+                    return None;
+                }
+                self.own.unpass();
+                continue;
+            };
+            let mut siblings = self.siblings.iter();
+            let Some((_, block, seat)) = siblings.find(|(known, ..)| *known == slot) else {
+                continue;
+            };
             let pid = seat.get(Word::Pid);
             seat.pass();
             if seat.load() <= load + 1 {

@@ -316,3 +316,28 @@ fn what_handover_version_1_has_left_is_understood() {
     assert_eq!(to(1).and_then(|(.., to)| to), Some(vec![0]));
     assert_eq!(to(2).and_then(|(.., to)| to), Some(vec![1]));
 }
+#[test]
+fn while_the_daemon_ends_workers_that_drain_empty_a_queue_a_limited_number_of_times() {
+    let mut scene = Scene::new(2, &[1]);
+    scene.view.stopping = true;
+    scene.view.slots = vec![SlotView::default(); 2];
+    scene.view.draining = vec![pid(1), pid(2)];
+    for worker in [1, 2] {
+        scene.queues.released(pid(worker), &[q(0), q(1)]);
+    }
+    assert_eq!(scene.actions(), [close(0), close(1)]);
+    scene.queues.closed(q(1));
+    let mut asked = 0;
+    loop {
+        scene.queues.not_empty(q(0), scene.now);
+        if scene.actions() != [grant(1, 0)] {
+            break;
+        }
+        scene.queues.attending(pid(1), &[q(0)]);
+        scene.queues.released(pid(1), &[q(0)]);
+        assert_eq!(scene.actions(), [close(0)]);
+        asked += 1;
+    }
+    assert_eq!(asked, 16);
+    assert!(scene.queues.is_to_be_closed(q(0)), "whatever waits there");
+}

@@ -12,11 +12,8 @@ use crate::controller::supervisor::ADMIN;
 use crate::ids::QueueId;
 use crate::process::wait::Ending;
 
-/// Whether a worker that hands nothing off can attend a handoff queue.
-const TAKES_HANDOFFS_WITHOUT_BALANCER: bool = true;
-
-/// Whether a worker says of queues that it does not have that they are released.
-const ANSWERS_FOR_UNKNOWN: bool = true;
+/// Sockets by the names of their queues.
+type Named = Vec<(QueueId, SocketId)>;
 
 /// A message from the controller, with the descriptors that come along.
 #[derive(Clone, Debug)]
@@ -140,7 +137,7 @@ pub(super) struct Process {
     outboxes: Vec<(u32, SocketId)>,
     balances: bool,
     /// What it inherits and keeps: of accept queues, and of handoff queues.
-    inherited: (Vec<(QueueId, SocketId)>, Vec<(QueueId, SocketId)>),
+    inherited: (Named, Named),
     missing: Vec<(QueueId, std::net::SocketAddr)>,
     pub(super) from_controller: VecDeque<ToProcess>,
     /// Said, and not sent yet.
@@ -162,7 +159,7 @@ pub(super) struct Given {
     pub(super) settings: Settings,
     /// Everything that the controller holds.
     pub(super) everything: Vec<SocketId>,
-    pub(super) inherited: (Vec<(QueueId, SocketId)>, Vec<(QueueId, SocketId)>),
+    pub(super) inherited: (Named, Named),
     pub(super) missing: Vec<(QueueId, std::net::SocketAddr)>,
     pub(super) outboxes: Vec<(u32, SocketId)>,
 }
@@ -397,26 +394,19 @@ impl Process {
                     self.outboxes.push((slot, socket));
                 }
             }
-            ToProcess::Grant(queues) => self.on_grant(queues, true, around),
+            ToProcess::Grant(queues) => self.on_grant(queues, around),
             ToProcess::GrantHandoff(queue, socket) => {
-                let able = self.balances || TAKES_HANDOFFS_WITHOUT_BALANCER;
-                self.on_grant(vec![(queue, socket)], able, around);
+                self.on_grant(vec![(queue, socket)], around);
             }
             ToProcess::Release(queues) => self.release(&queues, around),
         }
     }
 
     /// As `Server::on_message` for grants: as many queues as found room, in their order.
-    fn on_grant(
-        &mut self,
-        queues: Vec<(QueueId, SocketId)>,
-        able: bool,
-        around: &mut Surroundings<'_>,
-    ) {
-        let arrived = match (able, self.full) {
-            (false, _) => 0,
-            (true, false) => queues.len(),
-            (true, true) => around.random.index(queues.len()),
+    fn on_grant(&mut self, queues: Named, around: &mut Surroundings<'_>) {
+        let arrived = match self.full {
+            false => queues.len(),
+            true => around.random.index(queues.len()),
         };
         for (index, (queue, socket)) in queues.iter().enumerate() {
             let handoff = around.kernel.sockets[*socket].address.is_none();
@@ -450,12 +440,11 @@ impl Process {
     fn release(&mut self, queues: &[QueueId], around: &mut Surroundings<'_>) {
         self.accept_all(queues, around);
         let known = self.close_queues(queues, around);
-        if ANSWERS_FOR_UNKNOWN {
-            let unknown = queues.iter().copied().filter(|queue| !known.contains(queue));
-            let unknown: Vec<QueueId> = unknown.collect();
-            if !unknown.is_empty() {
-                self.say(FromProcess::Released(unknown));
-            }
+        // Those that it does not have are released, too.
+        let unknown = queues.iter().copied().filter(|queue| !known.contains(queue));
+        let unknown: Vec<QueueId> = unknown.collect();
+        if !unknown.is_empty() {
+            self.say(FromProcess::Released(unknown));
         }
     }
 

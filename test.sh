@@ -17,8 +17,8 @@ Options:
                  Makes a base image where none can be had. And the package, in
                  a Debian that is made for it. Takes a quarter of an hour more
   --no-memcheck  Skip the runs under valgrind
-  --long         Longer runs: the integration tests three times over, and a minute
-                 of fuzzing where cargo-fuzz and a nightly toolchain are installed
+  --long         Longer runs: the integration tests three times over, ten million
+                 simulations (an hour or two), and a minute of fuzzing where cargo-fuzz and a nightly toolchain are installed
   --strict       Fail tests whose tools are not installed instead of skipping them
   --help         Print this text
 
@@ -103,6 +103,11 @@ tests() {
         echo "--- round $round"
         cargo test --locked --test integration || return
     done
+}
+
+simulation() {
+    [[ $long == yes ]] || { skip "needs --long; cargo test runs 20 000 sequences"; return; }
+    TCP_ECHO_SIMULATIONS=10000000 cargo test --release --locked --lib simulation
 }
 
 fuzzing() {
@@ -272,6 +277,7 @@ step "format: cargo fmt --check" format
 step "lints: cargo clippy" lints
 step "documentation: cargo doc" documentation
 step "tests: cargo test" tests
+step "simulation: ten million sequences" simulation
 step "fuzzing: cargo fuzz run admin" fuzzing
 step "dependencies: cargo deny check bans licenses sources" dependencies
 step "advisories: cargo deny check advisories" advisories

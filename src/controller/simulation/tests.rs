@@ -4,7 +4,7 @@ use super::chaos;
 use super::runner::{explain, run, run_all};
 
 /// Number of sequences, unless `TCP_ECHO_SIMULATIONS` says another.
-const SEQUENCES: u64 = 10_000;
+const SEQUENCES: u64 = 20_000;
 
 /// So many sequences reach everything.
 const ENOUGH_TO_REACH_ALL: u64 = 10_000;

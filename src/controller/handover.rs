@@ -26,6 +26,9 @@ const VERSION_1: u32 = 1;
 /// The variable that says where the note is: `DESCRIPTOR:PID`; or `check`, to be asked for the version.
 pub const VARIABLE: &str = "TCP_ECHO_HANDOVER";
 
+/// Tells a build that checks its configuration how many workers drain already.
+pub(super) const DRAINING: &str = "TCP_ECHO_HANDOVER_DRAINING";
+
 /// The note. Descriptors are numbers; they stay open across the exec.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -194,6 +197,11 @@ impl Handover {
 /// Whether this process is only asked for the version that it speaks, and the answer.
 pub fn answer() -> Option<String> {
     (std::env::var(VARIABLE).ok()? == "check").then(version_line)
+}
+
+/// Returns the number of workers that drain already, in a build that checks its configuration.
+pub(super) fn draining() -> u64 {
+    std::env::var(DRAINING).ok().and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// What a build says that can take over from this one: it must understand the shared memory, too.

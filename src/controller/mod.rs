@@ -113,10 +113,15 @@ pub enum ControllerError {
     #[error("{0}")]
     Passed(String),
     /// The limit of open descriptors is too low to supervise so many workers.
-    #[error("{workers} workers need {needed} descriptors, the limit is {limit} (ulimit -n)")]
+    #[error(
+        "{workers} workers{} need {needed} descriptors, the limit is {limit} (ulimit -n)",
+        beside(*.draining)
+    )]
     Descriptors {
         /// How many workers.
         workers: u32,
+        /// Workers that drain beside them.
+        draining: u64,
         /// What the controller needs for them.
         needed: u64,
         /// What it may have.
@@ -125,6 +130,10 @@ pub enum ControllerError {
     /// The system refuses something that is always needed.
     #[error("cannot set up the controller: {0}")]
     System(#[from] io::Error),
+}
+
+fn beside(draining: u64) -> String {
+    if draining > 0 { format!(", and {draining} that drain,") } else { String::new() }
 }
 
 /// What the controller is given.
@@ -192,7 +201,7 @@ pub fn run(
 /// [`ControllerError::Descriptors`] or [`ControllerError::AccessLog`].
 pub fn preflight(config: &Config) -> Result<(), ControllerError> {
     access_log::check(&config.log)?;
-    report::check_descriptors(descriptors::raise_limit()?, config)
+    report::check_descriptors(descriptors::raise_limit()?, config, handover::draining())
 }
 
 /// How many descriptors the controller needs for these workers and addresses.

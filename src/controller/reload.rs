@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use super::Controller;
 use super::children::Role;
 use super::handover::{
-    HandedAdmin, HandedVersion1, HandedWorker, Handover, VARIABLE, VERSION, is_compatible,
+    DRAINING, HandedAdmin, HandedVersion1, HandedWorker, Handover, VARIABLE, VERSION, is_compatible,
 };
 use super::spawn::FOR_CONTROLLER;
 use super::state_file::StateFile;
@@ -143,7 +143,9 @@ impl Controller<'_> {
         FOR_CONTROLLER.iter().for_each(|name| {
             command.env_remove(name);
         });
-        command.env(VARIABLE, "check").stdin(Stdio::null());
+        let is_draining = |pid: &Pid| !self.fleet.supervisor.is_in_slot(*pid);
+        let draining = self.children.workers().map(|(pid, ..)| pid).filter(is_draining).count();
+        command.env(VARIABLE, "check").env(DRAINING, draining.to_string()).stdin(Stdio::null());
         let mut check = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let pipes = check.stdout.take().zip(check.stderr.take());
         let (stdout, stderr) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;

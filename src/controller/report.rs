@@ -135,12 +135,17 @@ pub(super) fn descriptors_needed(config: &Config) -> u64 {
     OTHERS + admin + addresses + u64::from(config.fleet.workers.get()) * (addresses + 2 + inbox)
 }
 
-pub(super) fn check_descriptors(limit: u64, config: &Config) -> Result<(), ControllerError> {
+/// Beside what the configuration needs there is a channel for each worker that drains.
+pub(super) fn check_descriptors(
+    limit: u64,
+    config: &Config,
+    draining: u64,
+) -> Result<(), ControllerError> {
     let workers = config.fleet.workers.get();
-    let needed = descriptors_needed(config);
+    let needed = descriptors_needed(config) + draining;
     debug!(limit, needed, "descriptors");
     if needed > limit {
-        return Err(ControllerError::Descriptors { workers, needed, limit });
+        return Err(ControllerError::Descriptors { workers, draining, needed, limit });
     }
     Ok(())
 }

@@ -5,6 +5,9 @@ use std::io::{ErrorKind, Read};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
+use super::operator::{REFUSED, reload, strike};
 use super::support::client::uninterrupted;
 use super::support::{
     Client, SOON, Server, Turn, ms, proc, secs, stats, total, try_for, under_connecting_load,
@@ -258,5 +261,40 @@ fn out_of_descriptors_it_rests_and_everybody_is_served_in_the_end() {
     assert!(begin.elapsed() < secs(30));
     let workers = server.workers();
     assert_eq!(workers, server.logged_workers(), "no worker died of it");
+    server.stop();
+}
+
+#[test]
+fn a_reload_that_would_run_out_of_descriptors_is_refused_before_it_begins() {
+    let turn = Turn::alone();
+    let args = ["--workers", "8", "--idle-timeout", "0", "--drain-spread", "1h"];
+    let launch = turn.launch(&args).under_shell("ulimit -n 48; exec \"$0\" \"$@\"");
+    let server = launch.start();
+    let mut held: Vec<Client> = Vec::new();
+    let refusal = (0..6).find_map(|_| {
+        // Enough for every worker to have one, and to drain for a long time.
+        let mut clients: Vec<Client> = (0..48).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(|client| _ = client.echo(10));
+        held.extend(clients);
+        let answers = || server.log.count(": reloaded ") + server.log.count(REFUSED);
+        let before = answers();
+        server.signal(Signal::SIGHUP);
+        wait_until(secs(8), "it is reloaded or refused", || {
+            assert_eq!(server.log.count("cannot start a worker"), 0, "not halfway");
+            answers() > before
+        });
+        server.log.with(REFUSED).pop()
+    });
+    let refusal = refusal.expect("the limit is reached");
+    assert!(refusal.has("8 workers, and ") && refusal.has(" that drain, need "), "{refusal:?}");
+    assert!(refusal.has("the limit is 48 (ulimit -n)"), "{refusal:?}");
+    // There is room for the successor of a worker.
+    let victim = server.logged_workers()[&1];
+    strike(victim, Signal::SIGKILL);
+    wait_until(SOON, "it is replaced", || server.logged_workers()[&1] != victim);
+    drop(held);
+    wait_until(secs(10), "nobody drains any more", || server.family().len() == 9);
+    reload(&server);
+    server.assert_echoes();
     server.stop();
 }

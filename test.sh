@@ -18,7 +18,8 @@ Options:
                  a Debian that is made for it. Takes a quarter of an hour more
   --no-memcheck  Skip the runs under valgrind
   --long         Longer runs: the integration tests three times over, ten million
-                 simulations (an hour or two), and a minute of fuzzing where cargo-fuzz and a nightly toolchain are installed
+                 simulations (an hour or two), and a minute of fuzzing where cargo-fuzz
+                 and a nightly toolchain are installed
   --strict       Fail tests whose tools are not installed instead of skipping them
   --help         Print this text
 

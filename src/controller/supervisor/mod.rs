@@ -4,9 +4,9 @@
 //! changed; every event ends in `reconcile`, which compares what is wanted with what is. So merged
 //! signals, failed forks, late messages, scaling and reload all take the same path.
 //!
-//! Slot 0 is the admin process's, the others are the workers'. Both live by the same rules, but where
-//! their [`Spec`] differs: an admin process is killed and not aborted, is renewed at once, is tried
-//! again if it fails in a reload, and ends last.
+//! Slot 0 is the admin process's, the others are the workers'. Both live by the same rules, with these
+//! exceptions: an admin process is killed and not aborted, is renewed at once, is tried again if it
+//! fails in a reload, and ends last.
 
 #[cfg(test)]
 mod admin_tests;

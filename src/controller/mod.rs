@@ -9,6 +9,7 @@ mod activation;
 mod admin;
 mod backoff;
 mod children;
+mod claims;
 mod dump;
 mod figures;
 mod fleet;

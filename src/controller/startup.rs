@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::admin::AdminSocket;
 use super::children::Children;
+use super::claims;
 use super::figures;
 use super::fleet::Fleet;
 use super::handover::Handover;
@@ -22,15 +23,13 @@ use super::state_file::StateFile;
 use super::steering::Steering;
 use super::supervisor::{MOST_SLOTS, Plan, Supervisor};
 use super::{Boot, Controller, ControllerError, Inputs};
-use crate::config::{AdminAddress, Balance, Config, Endpoint, ListenConfig};
+use crate::config::{Balance, Config, Endpoint};
 use crate::event_loop::timers::Clock;
 use crate::process::activation;
 use crate::process::exec::{forget_variables, take_over};
 use crate::process::fork::own_pid;
-use crate::process::front::FrontError;
 use crate::process::pid_file::PidFile;
 use crate::process::signals::SignalStream;
-use crate::process::sockets::{Claim, ListenError};
 use crate::stats::Statistics;
 use crate::stats::events::{self, Event, Kind as EventKind};
 
@@ -56,9 +55,9 @@ impl Resources {
         let mut sockets = Sockets::default();
         sockets.passed = passed_sockets(config, &mut sockets, &mut queues)?;
         if sockets.passed.is_empty() {
-            sockets.claims = claim_all(&config.listen, &mut Vec::new(), &[])?;
+            sockets.claims = claims::claim_all(&config.listen, &mut Vec::new(), &[])?;
         }
-        keep_apart(config, &sockets.passed)?;
+        claims::keep_apart(config, &sockets.passed)?;
         let admin = AdminSocket::create(&config.admin)?;
         queues.want(addresses(&sockets), balances(config));
         let plan = plan(config, config.fleet.workers.get(), &admin);
@@ -181,44 +180,6 @@ fn balances(config: &Config) -> bool {
     config.fleet.balance == Balance::LeastConnections
 }
 
-/// Claims every address, or takes the claim from those that are there already. Addresses without a
-/// port of their own (port 0) share the first one's. On those in `ours` sockets of this daemon listen that
-/// are not closed yet.
-pub(super) fn claim_all(
-    options: &ListenConfig,
-    existing: &mut Vec<Claim>,
-    ours: &[SocketAddr],
-) -> Result<Vec<Claim>, ListenError> {
-    let mut free_port = 0;
-    let mut claims: Vec<Claim> = Vec::new();
-    let mut fresh = Vec::new();
-    for &wanted in &options.endpoints {
-        let known = existing.iter().find(|claim| claim.wanted == wanted);
-        let endpoint = match known {
-            Some(claim) => claim.endpoint,
-            None => {
-                let shared = options.share_port || ours.contains(&wanted.address);
-                let claim = Claim::new(wanted, free_port, shared)?;
-                fresh.push(claim);
-                fresh[fresh.len() - 1].endpoint
-            }
-        };
-        if wanted.address.port() == 0 {
-            free_port = endpoint.address.port();
-        }
-    }
-    // Only now, when nothing can fail any more, the existing ones are used up.
-    existing.retain(|claim| options.endpoints.contains(&claim.wanted));
-    for wanted in &options.endpoints {
-        let of_wanted = |claim: &Claim| claim.wanted == *wanted;
-        let from = if fresh.iter().any(of_wanted) { &mut fresh } else { &mut *existing };
-        if let Some(index) = from.iter().position(of_wanted) {
-            claims.push(from.remove(index));
-        }
-    }
-    Ok(claims)
-}
-
 /// Takes the sockets that the service manager passes, if it does.
 fn passed_sockets(
     config: &Config,
@@ -233,19 +194,6 @@ fn passed_sockets(
     }
     info!(sockets = passed.len(), "listening on sockets that were passed");
     Ok(super::activation::adopt(passed, &config.listen, sockets, queues)?)
-}
-
-/// The echo and the admin process cannot have the same address, and each would blame a stranger.
-pub(super) fn keep_apart(config: &Config, passed: &[Endpoint]) -> Result<(), FrontError> {
-    let Some(AdminAddress::Tcp(address)) = config.admin.address else { return Ok(()) };
-    let echo = if passed.is_empty() { &config.listen.endpoints[..] } else { passed };
-    match echo.iter().find(|endpoint| endpoint.clashes_with(address)) {
-        Some(endpoint) => Err(FrontError {
-            address: AdminAddress::Tcp(address),
-            source: io::Error::other(format!("the echo listens on {endpoint}")),
-        }),
-        None => Ok(()),
-    }
 }
 
 fn plan(config: &Config, slots: u32, admin: &AdminSocket) -> Plan {

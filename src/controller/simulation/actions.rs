@@ -1,4 +1,4 @@
-//! Carrying out actions, as `runtime.rs`, `queue_actions.rs` and `spawn.rs` do.
+//! Actions of the fleet, carried out as in `runtime.rs`, `queue_actions.rs`, and `spawn.rs`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,7 +8,8 @@ use nix::unistd::Pid;
 
 use super::coverage::Point;
 use super::manager::Datagram;
-use super::process::{Fate, Given, Life, Process, Settings, ToProcess};
+use super::message::ToProcess;
+use super::process::{Fate, ForkParameters, Life, Process, Settings};
 use super::world::{Child, MOST_DESCRIPTORS, World};
 use crate::controller::fleet::{Action, Event};
 use crate::controller::queues::{self, Kind};
@@ -16,18 +17,18 @@ use crate::controller::supervisor::{self, ADMIN, ADMIN_RETIRES};
 use crate::ids::QueueId;
 use crate::process::wait::Ending;
 
-/// The smallest pid: few are in use at a time, so all are reused soon.
+/// Smallest pid. The smallest free pid is always used next, so pids are reused soon.
 const FIRST_PID: i32 = 100;
 
 impl World {
-    /// Carries out what was decided; notes an end of the controller.
+    /// Carries out the pending actions and those that follow from them.
     pub(super) fn act(&mut self) {
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {
                 self.coverage.action(&action);
                 if self.trace.is_some() {
                     let text = format!("  action {action:?}");
-                    self.note(|| text);
+                    self.log(|| text);
                 }
                 self.watch_action(&action);
                 match action {
@@ -62,7 +63,7 @@ impl World {
         }
     }
 
-    /// As `Controller::try_spawn`.
+    /// Forks the process of a slot, as `Controller::try_spawn`.
     fn spawn(&mut self, slot: u32) {
         if !self.fleet.supervisor.is_forking(slot) {
             return;
@@ -76,7 +77,7 @@ impl World {
         let missing = if admin { Vec::new() } else { self.missing(&inherited) };
         if self.faults.forks > 0 {
             self.faults.forks -= 1;
-            return self.tell(supervisor::Event::NotSpawned(slot));
+            return self.apply(supervisor::Event::NotSpawned(slot));
         }
         let pid = self.free_pid();
         let (mut accept, mut handoff) = (Vec::new(), Vec::new());
@@ -86,7 +87,7 @@ impl World {
         }
         let fate = self.fate(slot);
         let receivers = self.handoff.values().map(|(_, socket)| *socket);
-        let outboxes = self.handoff.values().copied().collect();
+        let siblings = self.handoff.values().copied().collect();
         let beat = self
             .setup
             .worker_timeout
@@ -96,7 +97,7 @@ impl World {
             graceful: self.setup.graceful_timeout,
             drain: self.setup.drain_timeout,
         };
-        let given = Given {
+        let parameters = ForkParameters {
             pid,
             slot,
             fate,
@@ -104,17 +105,17 @@ impl World {
             everything: self.listening.values().copied().chain(receivers).collect(),
             inherited: (accept, handoff),
             missing,
-            outboxes,
+            siblings,
         };
         let wake = self.now + Duration::from_micros(self.random.between(100, 4000));
-        let process = Process::fork(given, wake, &mut self.kernel);
+        let process = Process::fork(parameters, wake, &mut self.kernel);
         self.processes.push(process);
         let handoff = self.fleet.queues.handoff_of(slot).is_some();
-        let child = Child { slot, handoff, told: None, ready: None, leaving: false };
+        let child = Child { slot, handoff, last_beat: None, ready: None, leaving: false };
         if self.children.insert(pid, child).is_some() {
             self.fail("a pid names one process", || format!("{pid} was forked twice"));
         }
-        self.tell(supervisor::Event::Spawned(slot, pid));
+        self.apply(supervisor::Event::Spawned(slot, pid));
     }
 
     fn open_handoff(&mut self, slot: u32) {
@@ -128,7 +129,7 @@ impl World {
         }
     }
 
-    /// As `Controller::missing`.
+    /// Reserves queues for the addresses without an inherited queue, as `Controller::missing`.
     fn missing(&mut self, inherited: &[QueueId]) -> Vec<(QueueId, std::net::SocketAddr)> {
         let queues = &mut self.fleet.queues;
         let bound = inherited.iter().filter_map(|id| match queues.kind(*id)? {
@@ -140,7 +141,7 @@ impl World {
         missing.map(|address| (queues.reserve(), *address)).collect()
     }
 
-    /// The smallest pid that no process has.
+    /// Returns the smallest free pid.
     fn free_pid(&mut self) -> Pid {
         let used = |raw: i32| self.processes.iter().any(|process| process.pid.as_raw() == raw);
         let pid = Pid::from_raw((FIRST_PID..).find(|raw| !used(*raw)).unwrap_or(FIRST_PID));
@@ -159,7 +160,7 @@ impl World {
         self.faults.fates.pop().unwrap_or(ready)
     }
 
-    /// A signal from the controller.
+    /// Sends a signal from the controller.
     pub(super) fn send_signal(&mut self, pid: Pid, signal: Signal) {
         if !self.children.contains_key(&pid) {
             return self
@@ -168,7 +169,7 @@ impl World {
         self.deliver(pid, signal);
     }
 
-    /// A signal from anybody.
+    /// Delivers a signal to a process.
     pub(super) fn deliver(&mut self, pid: Pid, signal: Signal) {
         let (now, calm) = (self.now, self.calm);
         let Self { processes, random, kernel, doomed, .. } = self;
@@ -176,7 +177,7 @@ impl World {
         match signal {
             Signal::SIGKILL | Signal::SIGSEGV => {
                 let ending = Ending::Signal(signal as i32);
-                // It may take a moment, for example while a page is read.
+                // A process may end late, for example while a page is read.
                 if !calm && random.chance(10) {
                     doomed.push((pid, now + Duration::from_millis(random.between(1, 400)), ending));
                 } else {
@@ -194,11 +195,11 @@ impl World {
             }
         }
         if !process.is_alive() {
-            self.rouse();
+            self.wake_controller();
         }
     }
 
-    /// Sends a message; `false` if that fails.
+    /// Sends a message; returns `true` on success.
     fn send(&mut self, pid: Pid, message: ToProcess) -> bool {
         if !self.children.contains_key(&pid) {
             self.fail("messages go to processes that are there", || format!("{pid} {message:?}"));
@@ -230,7 +231,7 @@ impl World {
             queues::Action::Close { queue, .. } if !self.fleet.queues.is_to_be_closed(queue) => {}
             queues::Action::Close { queue, force } => {
                 if !force && self.is_waiting(queue) {
-                    return self.tell(Event::NotEmpty(queue));
+                    return self.apply(Event::NotEmpty(queue));
                 }
                 self.check_close(queue);
                 let listening = self.listening.remove(&queue);
@@ -238,7 +239,7 @@ impl World {
                 for socket in listening.into_iter().chain(handoff) {
                     self.kernel.close(socket);
                 }
-                self.tell(Event::Closed(queue));
+                self.apply(Event::Closed(queue));
             }
             queues::Action::Store(queue) => self.store(queue),
             queues::Action::Unstore(queue) => self.unstore(queue),
@@ -251,7 +252,7 @@ impl World {
         socket.is_some_and(|socket| !self.kernel.sockets[*socket].waiting.is_empty())
     }
 
-    /// As `Controller::grant`.
+    /// Grants queues to a worker, as `Controller::grant`.
     fn grant(&mut self, pid: Pid, queues: &[QueueId]) {
         let mut by_slot: BTreeMap<u32, Vec<QueueId>> = BTreeMap::new();
         for &queue in queues {
@@ -275,7 +276,7 @@ impl World {
 
     fn send_about(&mut self, pid: Pid, queues: &[QueueId], message: ToProcess) {
         if !self.send(pid, message) {
-            self.tell(Event::Unsent(pid, queues.to_vec()));
+            self.apply(Event::Unsent(pid, queues.to_vec()));
         }
     }
 
@@ -293,14 +294,14 @@ impl World {
             }
             None => false,
         };
-        self.tell(Event::Stored(queue, sent.then_some(name.1)));
+        self.apply(Event::Stored(queue, sent.then_some(name.1)));
     }
 
     fn unstore(&mut self, queue: QueueId) {
         let name = self.fleet.queues.stored_number(queue);
         let due = self.manager_due();
         if !self.setup.stores {
-            return self.tell(Event::Unstored(queue, name.1));
+            return self.apply(Event::Unstored(queue, name.1));
         }
         if self.manager.send(Datagram::Remove(name), due, &mut self.kernel) {
             self.manager.send_barrier((queue, name.1), due, &mut self.kernel);
@@ -321,7 +322,7 @@ impl World {
         }
     }
 
-    /// As `Controller::steer`.
+    /// Attaches changed steering programs, as `Controller::steer`.
     fn steer(&mut self) {
         if self.fleet.supervisor.is_draining() {
             return;
@@ -335,7 +336,7 @@ impl World {
                     format!("{address} {member}")
                 });
             };
-            self.note(|| format!("  steer  {address} {wanted:?}"));
+            self.log(|| format!("  steer  {address} {wanted:?}"));
             let known = self.attached.get(&address).is_some_and(Option::is_some);
             match &wanted {
                 Some(_) => self.coverage.hit(Point::SteeredAway),

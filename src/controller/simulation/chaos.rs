@@ -1,6 +1,6 @@
-//! Random events. Each has its own seed, so that leaving one out changes nothing about the others.
+//! Random events. Each event has a separate seed, so that removing one does not change the others.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -8,14 +8,12 @@ use nix::unistd::Pid;
 
 use super::process::{Fate, Life};
 use super::random::Random;
-use super::world::{Setup, World};
+use super::setup::{Setup, first_setup, next_setup};
+use super::world::World;
 use crate::controller::supervisor::ADMIN;
 use crate::process::wait::Ending;
 
-/// The most addresses.
-const ADDRESSES: u64 = 4;
-
-/// Something that happens.
+/// Kind of a random event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Happening {
     Nothing,
@@ -53,7 +51,7 @@ pub(super) enum Happening {
     Stranger,
 }
 
-/// An event: what happens, the seed of its details, and the time that passes after it.
+/// Random event: its kind, the seed of its details, and the time that passes after it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chaos {
     pub(super) what: Happening,
@@ -61,7 +59,7 @@ pub(super) struct Chaos {
     pub(super) pause: Duration,
 }
 
-/// How often each thing happens. A sequence takes some of them only, so that some go far.
+/// Relative frequency of each kind. A sequence omits some kinds and repeats others more often.
 const WEIGHTS: &[(Happening, u64)] = &[
     (Happening::Nothing, 60),
     (Happening::Connect, 120),
@@ -100,7 +98,7 @@ const WEIGHTS: &[(Happening, u64)] = &[
     (Happening::Stranger, 2),
 ];
 
-/// A sequence of events for a seed, and the configuration that it begins with.
+/// Returns the initial configuration and the events of a seed.
 pub(super) fn sequence(seed: u64) -> (Setup, Vec<Chaos>) {
     let mut random = Random::new(seed);
     let setup = first_setup(&mut random);
@@ -119,8 +117,8 @@ pub(super) fn sequence(seed: u64) -> (Setup, Vec<Chaos>) {
         96..99 => random.between(110, 300),
         _ => random.between(300, 1000),
     };
-    // In halves: some sequences are slow, so that long waits come to their end.
-    let haste = [1, 2, 3, 4, 6, 8][random.index(6)];
+    // In halves. Slow sequences let long timeouts expire.
+    let speed = [1, 2, 3, 4, 6, 8][random.index(6)];
     let events = (0..length).map(|_| {
         let mut at = random.below(total);
         let chosen = weights.iter().find(|(_, weight)| {
@@ -136,82 +134,18 @@ pub(super) fn sequence(seed: u64) -> (Setup, Vec<Chaos>) {
             88..99 => random.between(300_000, 2_500_000),
             _ => random.between(2_500_000, 12_000_000),
         };
-        Chaos { what, seed: random.next(), pause: Duration::from_micros(pause * 2 / haste) }
+        Chaos { what, seed: random.next(), pause: Duration::from_micros(pause * 2 / speed) }
     });
     (setup, events.collect())
 }
 
-fn address(number: u64) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, 7000 + number as u16).into()
-}
-
-fn some_addresses(random: &mut Random) -> Vec<SocketAddr> {
-    let count = random.between(1, 3);
-    let first = random.below(ADDRESSES);
-    (0..count).map(|step| address((first + step) % ADDRESSES)).collect()
-}
-
-fn first_setup(random: &mut Random) -> Setup {
-    let millis = |random: &mut Random, low, high| Duration::from_millis(random.between(low, high));
-    let mut setup = Setup {
-        slots: random.between(1, 4) as u32,
-        addresses: some_addresses(random),
-        handoff: random.chance(35),
-        admin: random.chance(50),
-        stores: random.chance(30),
-        passed: Vec::new(),
-        worker_timeout: random.chance(75).then(|| millis(random, 1000, 8000)),
-        graceful_timeout: millis(random, 500, 6000),
-        shutdown_delay: if random.chance(30) { millis(random, 50, 2000) } else { Duration::ZERO },
-        drain_timeout: millis(random, 500, 12_000),
-    };
-    if random.chance(15) {
-        // More, fewer, and once in a while very many.
-        let count = if random.chance(3) { 140 } else { random.between(1, 7) };
-        let stored = setup.stores && random.chance(40);
-        setup.addresses.truncate(2);
-        for number in 0..count {
-            let address = setup.addresses[random.index(setup.addresses.len())];
-            let name = (random.between(1, 4) as u32, number as u32);
-            setup.passed.push((address, (stored && random.chance(60)).then_some(name)));
-        }
-        setup.addresses.retain(|address| setup.passed.iter().any(|(passed, _)| passed == address));
-    }
-    setup
-}
-
-/// The configuration on the disk at a reload: mostly the same, with some changes.
-fn next_setup(former: &Setup, random: &mut Random) -> Setup {
-    let mut next = former.clone();
-    if random.chance(40) && former.passed.is_empty() {
-        next.addresses = some_addresses(random);
-    }
-    if random.chance(30) {
-        next.slots = random.between(1, 4) as u32;
-    }
-    if random.chance(20) {
-        next.handoff = !former.handoff;
-    }
-    if random.chance(20) {
-        next.admin = !former.admin;
-    }
-    if random.chance(20) {
-        next.drain_timeout = Duration::from_millis(random.between(500, 12_000));
-    }
-    if random.chance(10) {
-        next.worker_timeout =
-            random.chance(75).then(|| Duration::from_millis(random.between(1000, 8000)));
-    }
-    next
-}
-
 impl World {
-    /// Something happens, and some time passes.
+    /// Carries out an event and lets its pause pass.
     pub(super) fn happen(&mut self, chaos: &Chaos) {
         self.random = Random::new(chaos.seed);
         if self.trace.is_some() {
             let text = format!("* {:?} (pause {:?})", chaos.what, chaos.pause);
-            self.note(|| text);
+            self.log(|| text);
         }
         self.carry_out(chaos.what);
         let until = self.now + chaos.pause;
@@ -222,13 +156,13 @@ impl World {
         match what {
             Happening::Nothing => {}
             Happening::Connect => self.connect(),
-            Happening::Kill => self.at_any(|world, pid| world.deliver(pid, Signal::SIGKILL)),
-            Happening::Crash => self.at_any(|world, pid| world.deliver(pid, Signal::SIGSEGV)),
-            Happening::ExitWith(code) => self.at_any(|world, pid| {
+            Happening::Kill => self.at_random(|world, pid| world.deliver(pid, Signal::SIGKILL)),
+            Happening::Crash => self.at_random(|world, pid| world.deliver(pid, Signal::SIGSEGV)),
+            Happening::ExitWith(code) => self.at_random(|world, pid| {
                 let kernel = &mut world.kernel;
                 if let Some(process) = world.processes.iter_mut().find(|it| it.pid == pid) {
                     process.die(Ending::Code(code), kernel);
-                    world.rouse();
+                    world.wake_controller();
                 }
             }),
             Happening::StopProcess
@@ -242,17 +176,19 @@ impl World {
             | Happening::Free
             | Happening::Clog
             | Happening::Unclog
-            | Happening::Stutter => self.at_any(|world, pid| world.change(pid, what)),
+            | Happening::Stutter => self.at_random(|world, pid| world.change(pid, what)),
             Happening::ContinueAll => {
                 let pids: Vec<Pid> = self.processes.iter().map(|process| process.pid).collect();
                 pids.into_iter().for_each(|pid| self.change(pid, Happening::Continue));
             }
-            Happening::TermWorker => self.at_any(|world, pid| world.deliver(pid, Signal::SIGTERM)),
+            Happening::TermWorker => {
+                self.at_random(|world, pid| world.deliver(pid, Signal::SIGTERM));
+            }
             Happening::TermGroup => {
                 let pids: Vec<Pid> = self.processes.iter().map(|process| process.pid).collect();
                 pids.into_iter().for_each(|pid| self.deliver(pid, Signal::SIGTERM));
                 self.signals.stop = true;
-                self.rouse();
+                self.wake_controller();
             }
             Happening::More => self.signal_controller(|signals| signals.more = true),
             Happening::Fewer => self.signal_controller(|signals| signals.fewer = true),
@@ -262,6 +198,25 @@ impl World {
                 self.reload.next = Some(next);
                 self.signal_controller(|signals| signals.reload = true);
             }
+            Happening::ForksFail
+            | Happening::Fate
+            | Happening::SlotFails
+            | Happening::Suspend
+            | Happening::SuspendAll
+            | Happening::ManagerStalls
+            | Happening::ManagerRefuses
+            | Happening::ManagerLoses => self.inject_fault(what),
+            Happening::Stranger => {
+                let pid = Pid::from_raw(5000 + self.random.below(100) as i32);
+                self.strangers.push((pid, Ending::Code(0)));
+                self.wake_controller();
+            }
+        }
+    }
+
+    /// Injects a fault of later forks, the machine, or the service manager.
+    fn inject_fault(&mut self, what: Happening) {
+        match what {
             Happening::ForksFail => self.faults.forks = self.random.between(1, 4) as u32,
             Happening::Fate => {
                 let fate = self.any_fate();
@@ -285,17 +240,13 @@ impl World {
             }
             Happening::ManagerRefuses => self.manager.failing = self.random.between(1, 5) as u32,
             Happening::ManagerLoses => self.manager.losing = self.random.between(1, 3) as u32,
-            Happening::Stranger => {
-                let pid = Pid::from_raw(5000 + self.random.below(100) as i32);
-                self.strangers.push((pid, Ending::Code(0)));
-                self.rouse();
-            }
+            _ => {}
         }
     }
 
     fn signal_controller(&mut self, set: impl FnOnce(&mut super::world::Signals)) {
         set(&mut self.signals);
-        self.rouse();
+        self.wake_controller();
     }
 
     fn connect(&mut self) {
@@ -313,7 +264,7 @@ impl World {
             let address = addresses[random.index(addresses.len())];
             let longest = if random.chance(15) { 300_000 } else { 500 };
             let handshake = Duration::from_micros(random.between(20, longest));
-            // While all sockets are closing there is no better choice.
+            // If every socket of the address is closing, the kernel has no better choice.
             let members = kernel.groups.get(&address).map(|group| group.members.clone());
             let steered = !setup.passed.iter().any(|(passed, _)| *passed == address);
             let sound = steered
@@ -326,8 +277,8 @@ impl World {
         }
     }
 
-    /// Something happens to some process, to workers more often.
-    fn at_any(&mut self, act: impl FnOnce(&mut Self, Pid)) {
+    /// Acts on a random process, preferably a worker.
+    fn at_random(&mut self, act: impl FnOnce(&mut Self, Pid)) {
         let alive = self.processes.iter().filter(|process| process.is_alive());
         let pids: Vec<Pid> = alive.map(|process| process.pid).collect();
         if pids.is_empty() {
@@ -339,7 +290,7 @@ impl World {
         }
         if self.trace.is_some() {
             let slot = self.process_mut(pid).map_or(0, |process| process.slot);
-            self.note(|| format!("  at {pid} of slot {slot}"));
+            self.log(|| format!("  at {pid} of slot {slot}"));
         }
         act(self, pid);
     }
@@ -381,7 +332,7 @@ impl World {
         }
     }
 
-    /// The machine sleeps: nobody runs, and afterwards everything is late.
+    /// Suspends the machine: no process runs, and every deadline may pass.
     fn suspend_all(&mut self) {
         let slept = Duration::from_millis(self.random.between(500, 40_000));
         self.now += slept;

@@ -1,4 +1,4 @@
-//! What was reached, and how often: a chaos that reaches too little finds nothing.
+//! Coverage: counters of the events, actions, and states that simulations reach.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::stats::{Phase, SlotState};
 
 macro_rules! points {
     ($($point:ident),* $(,)?) => {
-        /// Something that a simulation is to reach.
+        /// Event, action, or state that simulations must reach.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Point {
             $(#[allow(missing_docs)] $point),*
@@ -34,17 +34,17 @@ points! {
     Killing, Stranger,
     // Phases.
     PhaseStarting, PhaseServing, PhaseReloading, PhaseDraining,
-    // Transitions of a slot, as the statistics show it.
+    // Transitions of a slot in the statistics.
     EmptyToBooting, BootingToServing, BootingToBackoff, ServingToBooting, ServingToBackoff,
     ServingToHung, HungToServing, HungToBooting, BackoffToBooting, BootingToEmpty, ServingToEmpty,
-    // What happened around.
-    Reloaded, ReloadedInVain, ReloadPostponed, PidReused, GrantRefused, PartlyRefused, HandedOff,
+    // Situations.
+    Reloaded, ReloadRejected, ReloadPostponed, PidReused, GrantRefused, PartlyRefused, HandedOff,
     HandoffTaken, AnsweredLate, Drained, DrainDeadline, SteeredAway, SteeringEnded, GroupMoved,
-    ExitOk, ExitFailure, SecondStop, OwnSilence, HandshakeReset, ExcusedReset, ManyPassed, Settled,
-    ExternalSettled, SocketUnkept,
+    ExitOk, ExitFailure, SecondStop, OwnSilence, HandshakeReset, ExcusedReset, ManyPassed, Recovered,
+    ExternalRecovered, SocketUnkept,
 }
 
-/// How often each point was reached.
+/// Number of times that each point was reached.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Coverage([u64; POINTS.len()]);
 
@@ -70,12 +70,12 @@ impl Coverage {
         self.0[point as usize] += 1;
     }
 
-    /// Adds what another simulation has reached.
+    /// Adds the counters of another simulation.
     pub(super) fn add(&mut self, other: &Self) {
         self.0.iter_mut().zip(&other.0).for_each(|(own, other)| *own += other);
     }
 
-    /// The points that were never reached.
+    /// Returns the points that were never reached.
     pub(crate) fn missed(&self) -> Vec<Point> {
         POINTS.iter().copied().filter(|point| self.0[*point as usize] == 0).collect()
     }
@@ -160,7 +160,7 @@ impl Coverage {
         });
     }
 
-    /// Counts the phase that the daemon is in.
+    /// Counts the phase of the daemon.
     pub(super) fn phase(&mut self, phase: Phase) {
         self.hit(match phase {
             Phase::Starting => Point::PhaseStarting,

@@ -1,5 +1,5 @@
-//! The reload: what one image of the controller leaves to the next, as `reload.rs` and `startup.rs`
-//! have it.
+//! The reload: the state handover between images of the controller, as in `reload.rs` and
+//! `restore.rs`.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use crate::controller::queues::Queues;
 use crate::controller::supervisor::{ADMIN, Inherited, MOST_SLOTS, Supervisor};
 
 impl World {
-    /// As `Controller::advance_reload`; `true` if there is a new image.
+    /// Advances a reload, as `Controller::advance_reload`. Returns `true` if a new image was
+    /// executed.
     pub(super) fn advance_reload(&mut self) -> bool {
         let now = self.now;
         if self.fleet.supervisor.is_stopping() {
@@ -57,20 +58,20 @@ impl World {
         let wanted = self.fleet.supervisor.wanted();
         let mut renew = true;
         match self.reload.next.take() {
-            // An address that is not free, say.
+            // For example, an address is in use.
             Some(_) if self.random.chance(10) => {
                 (renew, self.setup.slots) = (false, wanted);
-                self.coverage.hit(Point::ReloadedInVain);
+                self.coverage.hit(Point::ReloadRejected);
             }
             Some(next) => self.setup = next,
             None => {}
         }
         self.coverage.hit(Point::Reloaded);
         let setup = format!("{:?}", self.setup);
-        self.note(|| format!("RELOAD renew {renew}: {setup}"));
+        self.log(|| format!("RELOAD renew {renew}: {setup}"));
         if self.trace.is_some() {
             let text = format!("  handed {handed:?} {inheritance:?}");
-            self.note(|| text);
+            self.log(|| text);
         }
         let mut queues = Queues::restore(handed, self.setup.stores, self.now);
         queues.want(self.setup.addresses.clone(), self.setup.handoff);
@@ -85,17 +86,17 @@ impl World {
         self.actions.clear();
         self.attached.clear();
         self.manager.barriers.clear();
-        (self.turned, self.wake) = (self.now, Some(self.now));
+        (self.last_tick, self.wake) = (self.now, Some(self.now));
         self.watch_reload(renew);
     }
 
-    /// Whether the sockets were opened by another program.
+    /// Returns `true` if another program opened the sockets.
     pub(super) fn is_passed(&self) -> bool {
         !self.setup.passed.is_empty()
     }
 }
 
-/// As `startup::restore_children`: the process in the slot stays there, and the others are leaving.
+/// Restores the children, as `restore.rs` does: a leaving admin process has two seconds to end.
 fn restore_children(inheritance: Vec<Inherited>) -> Vec<Inherited> {
     let restored = inheritance.into_iter().map(|child| match child.slot {
         ADMIN => Inherited { leaving: child.leaving.map(|_| Duration::from_secs(2)), ..child },

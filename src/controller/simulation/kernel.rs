@@ -1,8 +1,8 @@
 //! The simulated kernel: listening sockets, their groups, and the connections in their queues.
 //!
-//! A socket lives as long as anybody holds a descriptor of it: the controller, a process, a message
-//! on its way, the service manager. With the last descriptor the connections that wait in it are
-//! reset, and the last member of its group moves into its place (net/core/sock_reuseport.c).
+//! The controller, processes, messages in flight, and the service manager hold descriptors of
+//! sockets. Closing the last descriptor resets the connections in the socket's queue, and the last
+//! member of the group moves to the socket's position (net/core/sock_reuseport.c).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -10,73 +10,73 @@ use std::time::{Duration, Instant};
 
 use super::random::Random;
 
-/// The most connections that wait in a handoff queue.
+/// Capacity of a handoff queue in connections.
 const HANDOFF_CAPACITY: usize = 20;
 
-/// The name of a socket: its place in the kernel's list.
+/// Index of a socket in [`Kernel::sockets`].
 pub(super) type SocketId = usize;
 
-/// A listening socket, or the receiving end of a handoff queue.
+/// Listening socket or receiving end of a handoff queue.
 #[derive(Clone, Debug)]
 pub(super) struct Socket {
-    /// The address; `None` for a handoff queue.
+    /// Address; `None` for a handoff queue.
     pub(super) address: Option<SocketAddr>,
     pub(super) listening: bool,
     /// Number of descriptors.
     pub(super) descriptors: u32,
-    /// When each of the connections that wait was established.
+    /// Times at which the waiting connections were established.
     pub(super) waiting: VecDeque<Instant>,
 }
 
-/// The sockets that listen on one address.
+/// Sockets that listen on one address.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
     pub(super) members: Vec<SocketId>,
-    /// The positions that the attached program chooses among.
+    /// Positions that the attached program selects from.
     pub(super) program: Option<Vec<u16>>,
 }
 
-/// A connection that has chosen its socket and is not established yet.
+/// Connection with a selected socket that is not established yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Handshake {
     pub(super) socket: SocketId,
     pub(super) due: Instant,
-    /// There was a socket that stays.
+    /// `true` if a remaining socket could have been selected.
     pub(super) sound: bool,
 }
 
-/// A connection that the kernel reset, because its socket had gone.
+/// Connection that the kernel reset because its socket was closed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reset {
     pub(super) socket: SocketId,
-    /// When it was established; `None` in the middle of the handshake.
+    /// Time at which it was established; `None` during the handshake.
     pub(super) established: Option<Instant>,
     pub(super) sound: bool,
 }
 
-/// All sockets.
+/// Simulated kernel.
 #[derive(Debug, Default)]
 pub(super) struct Kernel {
     pub(super) sockets: Vec<Socket>,
     pub(super) groups: BTreeMap<SocketAddr, Group>,
     pub(super) handshakes: Vec<Handshake>,
-    /// Connections that were reset since the last look.
+    /// Connections that were reset since the last check.
     pub(super) resets: Vec<Reset>,
-    /// Number of changes of any group.
+    /// Number of changes of all groups.
     pub(super) moves: u64,
-    /// Number of connections that found no listener.
+    /// Number of connections to addresses without a listener.
     pub(super) refused: u64,
 }
 
 impl Kernel {
-    /// Opens a socket, with one descriptor. It does not listen yet.
+    /// Opens a socket with one descriptor; it does not listen yet.
     pub(super) fn open(&mut self, address: Option<SocketAddr>) -> SocketId {
         let waiting = VecDeque::new();
         self.sockets.push(Socket { address, listening: false, descriptors: 1, waiting });
         self.sockets.len() - 1
     }
 
-    /// Lets a socket listen: it becomes the last member of its group.
+    /// Makes a socket listen as the last member of its group.
     pub(super) fn listen(&mut self, id: SocketId) {
         let socket = &mut self.sockets[id];
         let Some(address) = socket.address.filter(|_| !socket.listening) else { return };
@@ -114,7 +114,8 @@ impl Kernel {
         }
     }
 
-    /// Attaches a program to the group of a listening socket, or detaches it.
+    /// Attaches a program to the group of a listening socket, or detaches it. Returns `true` on
+    /// success.
     pub(super) fn steer(&mut self, member: SocketId, program: Option<Vec<u16>>) -> bool {
         let socket = &self.sockets[member];
         let address = socket.address.filter(|_| socket.listening);
@@ -123,7 +124,7 @@ impl Kernel {
         true
     }
 
-    /// Begins a connection: a member of the group is chosen now, and gets it when the handshake ends.
+    /// Begins a handshake. The socket is selected now and receives the connection at its end.
     pub(super) fn connect(
         &mut self,
         address: SocketAddr,
@@ -144,12 +145,12 @@ impl Kernel {
         self.handshakes.push(Handshake { socket, due: now + handshake, sound });
     }
 
-    /// When the next handshake ends.
+    /// Returns the time at which the next handshake ends.
     pub(super) fn next_handshake(&self) -> Option<Instant> {
         self.handshakes.iter().map(|handshake| handshake.due).min()
     }
 
-    /// Ends the handshakes that are due; returns the sockets that got connections.
+    /// Ends the handshakes that are due, and returns the sockets that received connections.
     pub(super) fn establish(&mut self, now: Instant) -> Vec<SocketId> {
         let mut established = Vec::new();
         let (sockets, resets) = (&mut self.sockets, &mut self.resets);
@@ -169,7 +170,8 @@ impl Kernel {
         established
     }
 
-    /// Puts an accepted connection into a handoff queue; `false` if that is full, or has no receiver.
+    /// Adds an accepted connection to a handoff queue. Returns `false` if the queue is full or has
+    /// no receiver.
     pub(super) fn hand_off(&mut self, queue: SocketId, since: Instant) -> bool {
         let queue = &mut self.sockets[queue];
         let fits = queue.descriptors > 0 && queue.waiting.len() < HANDOFF_CAPACITY;

@@ -1,4 +1,4 @@
-//! The simulated service manager: it keeps duplicates of sockets under names, and answers barriers.
+//! The simulated service manager, which stores named duplicates of sockets and answers barriers.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -6,41 +6,41 @@ use std::time::Instant;
 use super::kernel::{Kernel, SocketId};
 use crate::ids::QueueId;
 
-/// The slot and the number of a stored socket.
+/// Slot and number of a stored socket.
 pub(super) type StoredName = (u32, u32);
 
-/// A datagram to the manager.
+/// Datagram to the manager.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Datagram {
     Store(StoredName, SocketId),
     Remove(StoredName),
-    /// The number of the barrier.
+    /// Barrier with its number.
     Barrier(u64),
 }
 
-/// The manager.
+/// Simulated service manager.
 #[derive(Debug, Default)]
 pub(super) struct Manager {
     datagrams: VecDeque<Datagram>,
     pub(super) store: Vec<(StoredName, SocketId)>,
-    /// It reads nothing until then.
+    /// Time until which the manager reads no datagram.
     pub(super) stalled: Option<Instant>,
-    /// So many sends fail from now on.
+    /// Number of sends that fail next.
     pub(super) failing: u32,
-    /// So many duplicates are not kept, though they arrive.
+    /// Number of received duplicates that are discarded next.
     pub(super) losing: u32,
-    /// Some duplicate was not kept.
+    /// `true` if a duplicate was discarded.
     pub(super) lost: bool,
-    /// Barriers that it has passed.
+    /// Barriers that the manager has passed.
     passed: Vec<u64>,
-    /// Barriers that the controller waits for: the queue, its number in the store, and the barrier's.
+    /// Barriers that the controller waits for: the queue, its number in the store, and the barrier.
     pub(super) barriers: Vec<((QueueId, u32), u64)>,
     next_barrier: u64,
     pub(super) due: Option<Instant>,
 }
 
 impl Manager {
-    /// Sends a datagram; `false` if that fails. A socket that comes along is duplicated.
+    /// Sends a datagram with a duplicate of its socket; returns `true` on success.
     pub(super) fn send(&mut self, datagram: Datagram, due: Instant, kernel: &mut Kernel) -> bool {
         if self.failing > 0 {
             self.failing -= 1;
@@ -54,7 +54,7 @@ impl Manager {
         true
     }
 
-    /// Sends a barrier for a queue; `false` if that fails.
+    /// Sends a barrier for a queue; returns `true` on success.
     pub(super) fn send_barrier(
         &mut self,
         queue: (QueueId, u32),
@@ -70,12 +70,12 @@ impl Manager {
         sent
     }
 
-    /// When it reads next.
+    /// Returns the time at which the manager reads next.
     pub(super) fn wake(&self) -> Option<Instant> {
         self.due.map(|due| self.stalled.map_or(due, |until| until.max(due)))
     }
 
-    /// Reads everything; returns `true` if a barrier was passed that somebody waits for.
+    /// Reads all datagrams. Returns `true` if the controller waits for a barrier that was passed.
     pub(super) fn step(&mut self, kernel: &mut Kernel) -> bool {
         (self.due, self.stalled) = (None, None);
         for datagram in std::mem::take(&mut self.datagrams) {
@@ -85,7 +85,7 @@ impl Manager {
                     self.lost = true;
                     kernel.close(socket);
                 }
-                // It keeps one duplicate of a socket.
+                // The manager stores one duplicate of each socket.
                 Datagram::Store(_, socket) if self.has(socket) => kernel.close(socket),
                 Datagram::Store(name, socket) => self.store.push((name, socket)),
                 Datagram::Remove(name) => {
@@ -99,12 +99,12 @@ impl Manager {
         self.has_answer()
     }
 
-    /// Whether the controller would find a barrier passed.
+    /// Returns `true` if the controller waits for a barrier that was passed.
     pub(super) fn has_answer(&self) -> bool {
         self.barriers.iter().any(|(_, number)| self.passed.contains(number))
     }
 
-    /// The queues whose barriers were passed, as `Controller::check_barriers` finds them.
+    /// Removes and returns the queues whose barriers were passed, as `Controller::check_barriers`.
     pub(super) fn take_answers(&mut self) -> Vec<(QueueId, u32)> {
         let passed = &self.passed;
         let (closed, waiting): (Vec<_>, Vec<_>) =
@@ -113,7 +113,7 @@ impl Manager {
         closed.into_iter().map(|(queue, _)| queue).collect()
     }
 
-    /// The number of duplicates of a socket that it has or is about to get.
+    /// Returns the number of duplicates of a socket, stored or in flight.
     pub(super) fn holds(&self, socket: SocketId) -> u32 {
         let coming = self
             .datagrams

@@ -1,22 +1,26 @@
 //! The fleet against a simulated kernel and simulated processes.
 //!
-//! What the daemon runs decides here, too: [`Fleet`](super::fleet::Fleet) gets its events from a
-//! simulated runtime and has its actions carried out there. Random events come from a seed; after each
-//! turn of the controller invariants are checked; in the end the faults stop, and everything must
-//! recover. There is no clock and no fork, and the same seed gives the same trace.
+//! [`Fleet`](super::fleet::Fleet) is the code that the daemon runs. A simulated runtime feeds it
+//! events and carries out its actions. Random events come from a seed. Invariants are checked after
+//! each iteration of the controller's loop. At the end the faults stop, and the fleet must recover.
+//! There is no clock and no fork, and a seed always gives the same trace.
 
 mod actions;
 mod chaos;
+mod controller;
 mod coverage;
 mod image;
 mod invariants;
 mod kernel;
 mod manager;
+mod message;
 mod process;
 mod random;
+mod recovery;
 pub(crate) mod runner;
 mod schedule;
-mod settled;
+mod setup;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod world;

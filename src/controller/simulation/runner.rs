@@ -1,4 +1,4 @@
-//! Running many simulations, and making a failing one short.
+//! Runs of many simulations, and the reduction of a failing one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::chaos::{self, Chaos};
 use super::coverage::Coverage;
 use super::random::Random;
-use super::world::{Setup, World};
+use super::setup::Setup;
+use super::world::World;
 
-/// How a simulation has ended.
+/// Result of a simulation.
 pub(super) struct Outcome {
     pub(super) failure: Option<(&'static str, String)>,
     pub(super) coverage: Coverage,
@@ -21,7 +22,7 @@ pub(super) struct Outcome {
 pub(super) fn run(setup: &Setup, events: &[Chaos], seed: u64, traced: bool) -> Outcome {
     let mut world = World::new(setup.clone(), seed, traced);
     let text = format!("{setup:?}");
-    world.note(|| text);
+    world.log(|| text);
     let ended = catch_unwind(AssertUnwindSafe(|| {
         for event in events {
             world.happen(event);
@@ -30,7 +31,7 @@ pub(super) fn run(setup: &Setup, events: &[Chaos], seed: u64, traced: bool) -> O
             }
         }
         world.random = Random::new(seed);
-        world.settle();
+        world.recover();
         if world.failure.is_none() && world.exited.is_none() && world.random.chance(50) {
             world.end();
         }
@@ -42,7 +43,8 @@ pub(super) fn run(setup: &Setup, events: &[Chaos], seed: u64, traced: bool) -> O
     Outcome { failure, coverage, trace: trace.unwrap_or_default() }
 }
 
-/// Leaves out events for as long as the same invariant fails.
+/// Removes events and shortens pauses while `invariant` still fails, and returns the remaining
+/// events.
 pub(super) fn shrink(setup: &Setup, events: Vec<Chaos>, seed: u64, invariant: &str) -> Vec<Chaos> {
     let fails = |events: &[Chaos]| {
         run(setup, events, seed, false).failure.is_some_and(|(name, _)| name == invariant)
@@ -65,7 +67,6 @@ pub(super) fn shrink(setup: &Setup, events: Vec<Chaos>, seed: u64, invariant: &s
             chunk /= 2;
         }
     }
-    // Shorter pauses, where they do.
     for index in 0..events.len() {
         let pause = events[index].pause;
         for shorter in [Duration::ZERO, pause / 10, pause / 2] {
@@ -79,7 +80,7 @@ pub(super) fn shrink(setup: &Setup, events: Vec<Chaos>, seed: u64, invariant: &s
     events
 }
 
-/// A failing sequence, shrunk, with its trace.
+/// Returns the reduced sequence of a failing seed with its trace.
 pub(crate) fn explain(seed: u64) -> String {
     let (setup, events) = chaos::sequence(seed);
     let Some((invariant, detail)) = run(&setup, &events, seed, false).failure else {
@@ -96,8 +97,8 @@ pub(crate) fn explain(seed: u64) -> String {
     )
 }
 
-/// Runs the sequences of many seeds on all processors, until `most` have failed. Returns what was
-/// reached, and the seeds that failed, each with the invariant.
+/// Runs the sequences of many seeds on all processors until `most` have failed. Returns the
+/// coverage, and the failed seeds with the violated invariants.
 pub(crate) fn run_all(first: u64, count: u64, most: usize) -> (Coverage, Vec<(u64, String)>) {
     let next = AtomicU64::new(first);
     let enough = AtomicBool::new(false);

@@ -1,22 +1,22 @@
-//! Time: whose turn it is, and what the others find when theirs comes.
+//! Simulated time, and the order in which the controller, processes, and the kernel run.
 
 use std::time::Instant;
 
-use super::process::{Life, Surroundings};
+use super::process::{Context, Life};
 use super::world::World;
 
-/// More steps than any sequence needs between two events of the chaos.
-const MOST_STEPS: u32 = 50_000;
+/// Maximum number of steps between two random events; more indicate a busy loop.
+const MAX_STEPS: u32 = 50_000;
 
 impl World {
-    /// Lets time pass until then. Everybody runs when something has arrived or a deadline has come.
+    /// Advances time to `until`, and runs whatever is due before.
     pub(super) fn advance(&mut self, until: Instant) {
         for step in 0.. {
             if self.failure.is_some() || self.exited.is_some() {
                 return;
             }
-            if step > MOST_STEPS {
-                return self.fail("nobody spins", || "too many steps".into());
+            if step > MAX_STEPS {
+                return self.fail("no process spins", || "too many steps".into());
             }
             let due = self.next_due();
             if due > until {
@@ -25,7 +25,7 @@ impl World {
             }
             self.now = self.now.max(due);
             self.step();
-            self.judge_resets();
+            self.check_resets();
         }
     }
 
@@ -39,7 +39,7 @@ impl World {
         others.chain(deaths).fold(due, Instant::min)
     }
 
-    /// One of those whose time has come runs.
+    /// Runs one component that is due.
     fn step(&mut self) {
         let now = self.now;
         if self.kernel.next_handshake().is_some_and(|due| due <= now) {
@@ -50,7 +50,7 @@ impl World {
         }
         if self.manager.wake().is_some_and(|due| due <= now) {
             if self.manager.step(&mut self.kernel) {
-                self.rouse();
+                self.wake_controller();
             }
             return;
         }
@@ -61,7 +61,7 @@ impl World {
             if let Some(process) = process.find(|process| process.pid == pid && process.is_alive())
             {
                 process.die(ending, kernel);
-                self.rouse();
+                self.wake_controller();
             }
             return;
         }
@@ -76,7 +76,7 @@ impl World {
         }
         match due.get(self.random.index(due.len() + controller)).copied() {
             Some(index) => self.run_process(index),
-            None => self.turn(),
+            None => self.tick(),
         }
     }
 
@@ -90,7 +90,7 @@ impl World {
     fn run_process(&mut self, index: usize) {
         let Self { processes, kernel, random, coverage, now, listed, calm, .. } = self;
         let process = &mut processes[index];
-        let mut around = Surroundings {
+        let mut context = Context {
             kernel,
             random,
             coverage,
@@ -100,11 +100,11 @@ impl World {
             calm: *calm,
         };
         let before = (process.life, process.phase, process.attends.len());
-        process.step(&mut around);
-        let touched = around.touched;
-        // New sockets, and those that were granted, may have something.
+        process.step(&mut context);
+        let touched = context.touched;
+        // New and granted queues may already contain connections.
         if process.life == Life::Running {
-            let queues = process.attends.iter().chain(&process.inboxes);
+            let queues = process.attends.iter().chain(&process.handoff_queues);
             let waiting = |socket: usize| !kernel.sockets[socket].waiting.is_empty();
             if !process.full && queues.into_iter().any(|(_, socket)| waiting(*socket)) {
                 process.notify(*now, random);
@@ -122,17 +122,17 @@ impl World {
                 process
                     .attends
                     .iter()
-                    .chain(&process.inboxes)
+                    .chain(&process.handoff_queues)
                     .map(|(id, _)| id.0)
                     .collect::<Vec<_>>(),
                 process.connections,
                 process.to_controller,
                 if process.staged.is_empty() { "" } else { ", and more soon" },
             );
-            self.note(|| text);
+            self.log(|| text);
         }
         if speaks {
-            self.rouse();
+            self.wake_controller();
         }
         touched.into_iter().for_each(|socket| self.notify_attendants(socket));
     }

@@ -1,12 +1,12 @@
-//! The simulations that every test run does.
+//! The simulations of a test run.
 
 use super::chaos;
 use super::runner::{explain, run, run_all};
 
-/// Number of sequences, unless `TCP_ECHO_SIMULATIONS` says another.
+/// Default of `TCP_ECHO_SIMULATIONS`, the number of sequences.
 const SEQUENCES: u64 = 20_000;
 
-/// So many sequences reach everything.
+/// Number of sequences that reach every point.
 const ENOUGH_TO_REACH_ALL: u64 = 10_000;
 
 fn number(variable: &str) -> Option<u64> {
@@ -15,7 +15,7 @@ fn number(variable: &str) -> Option<u64> {
 
 /// `TCP_ECHO_SIMULATION_SEED` runs one sequence alone and prints its trace if it fails.
 #[test]
-fn invariants_hold_whatever_happens() {
+fn invariants_hold_under_random_events() {
     if let Some(seed) = number("TCP_ECHO_SIMULATION_SEED") {
         println!("{}", explain(seed));
         return;
@@ -27,7 +27,7 @@ fn invariants_hold_whatever_happens() {
     }
     println!("{count} sequences have reached:\n{coverage}");
     if count >= ENOUGH_TO_REACH_ALL {
-        assert_eq!(coverage.missed(), [], "the chaos is too weak");
+        assert_eq!(coverage.missed(), [], "random events do not reach every point");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The end of a simulation: no more faults happen, and everything becomes as in a fresh fleet.
+//! The end of a simulation: faults stop, and the fleet must reach the state of a new one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use crate::controller::supervisor::ADMIN;
 use crate::exit::Exit;
 use crate::stats::Phase as DaemonPhase;
 
-/// Time in which everything becomes as it should, besides the longest drain.
-const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// Time within which the fleet recovers, in addition to the longest drain.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(60);
 
 impl World {
-    /// Stops the faults and waits until all is well, or the daemon has ended.
-    pub(super) fn settle(&mut self) {
-        self.note(|| "--- no more faults".into());
+    /// Stops the faults, and waits until the fleet has recovered or the daemon has ended.
+    pub(super) fn recover(&mut self) {
+        self.log(|| "--- no more faults".into());
         self.calm = true;
         self.faults = super::world::Faults::default();
         (self.manager.failing, self.manager.losing) = (0, 0);
-        let judged = self.setup.worker_timeout.is_some();
+        let supervised = self.setup.worker_timeout.is_some();
         for index in 0..self.processes.len() {
-            let stays = judged && self.random.chance(30);
+            let stays = supervised && self.random.chance(30);
             let now = self.now;
             let Self { processes, random, .. } = self;
             let process = &mut processes[index];
-            // What would be replaced for it may stand still for good.
+            // A process that the controller replaces for it may remain stopped or hung.
             process.stopped &= stays && process.life == Life::Running;
             process.hung &= stays;
             (process.full, process.clogged, process.slow) = (false, false, Duration::ZERO);
@@ -37,7 +37,7 @@ impl World {
             }
             process.notify(now, random);
         }
-        let bound = self.now + SETTLED_WITHIN + self.setup.drain_timeout;
+        let bound = self.now + RECOVERED_WITHIN + self.setup.drain_timeout;
         let mut pace = Duration::from_millis(400);
         loop {
             let until = self.now + pace;
@@ -45,20 +45,24 @@ impl World {
             if self.failure.is_some() || self.exited.is_some() {
                 return;
             }
-            let Some(reason) = self.unsettled() else { break };
+            let Some(reason) = self.unrecovered() else { break };
             if self.now > bound && self.watch.draining.is_none() {
                 return self.fail("everything recovers", || reason);
             }
             pace = (pace + pace / 4).min(Duration::from_secs(2));
         }
-        self.coverage.hit(if self.is_passed() { Point::ExternalSettled } else { Point::Settled });
+        self.coverage.hit(if self.is_passed() {
+            Point::ExternalRecovered
+        } else {
+            Point::Recovered
+        });
     }
 
-    /// Stops the daemon, and waits for its end.
+    /// Stops the daemon and waits until it has ended.
     pub(super) fn end(&mut self) {
-        self.note(|| "--- stop".into());
+        self.log(|| "--- stop".into());
         self.signals.stop = true;
-        self.rouse();
+        self.wake_controller();
         while self.failure.is_none() && self.exited.is_none() {
             let until = self.now + Duration::from_secs(1);
             self.advance(until);
@@ -69,8 +73,8 @@ impl World {
         }
     }
 
-    /// Why all is not well yet.
-    fn unsettled(&self) -> Option<String> {
+    /// Returns the reason why the fleet has not recovered, if any.
+    fn unrecovered(&self) -> Option<String> {
         let supervisor = &self.fleet.supervisor;
         if self.watch.draining.is_some() {
             return Some("ending".into());
@@ -105,19 +109,23 @@ impl World {
         if let Some(socket) = self.kernel.sockets.iter().enumerate().find_map(waiting) {
             return Some(format!("connections wait in socket {socket}"));
         }
-        if gaps || self.watch.mixed { self.unsettled_with_gaps() } else { self.unsettled_queues() }
+        if gaps || self.watch.mixed {
+            self.unrecovered_with_gaps()
+        } else {
+            self.unrecovered_queues()
+        }
     }
 
-    /// With slots that were given up: somebody accepts from every queue.
-    fn unsettled_with_gaps(&self) -> Option<String> {
+    /// Checks that every queue is attended although some slots were abandoned.
+    fn unrecovered_with_gaps(&self) -> Option<String> {
         let members = self.kernel.groups.values().flat_map(|group| &group.members);
-        let lonely =
+        let unattended =
             |socket: &&SocketId| !self.processes.iter().any(|it| it.attends_socket(**socket));
-        let lonely = members.copied().find(|socket| lonely(&socket))?;
-        Some(format!("nobody accepts from socket {lonely}"))
+        let unattended = members.copied().find(|socket| unattended(&socket))?;
+        Some(format!("no process attends socket {unattended}"))
     }
 
-    fn unsettled_queues(&self) -> Option<String> {
+    fn unrecovered_queues(&self) -> Option<String> {
         let wanted = self.fleet.supervisor.wanted();
         let mut addresses = self.setup.addresses.clone();
         addresses.sort_unstable();
@@ -142,11 +150,12 @@ impl World {
         if self.handoff.len() != handoff {
             return Some(format!("{} handoff queues for {handoff}", self.handoff.len()));
         }
-        self.unsettled_attendants().or_else(|| self.unsettled_descriptors())
+        self.unrecovered_attendants().or_else(|| self.unrecovered_descriptors())
     }
 
-    /// Every worker attends one queue of each address and its own handoff queue, and no other's.
-    fn unsettled_attendants(&self) -> Option<String> {
+    /// Checks that every worker attends one queue of each address and its handoff queue, and no
+    /// others.
+    fn unrecovered_attendants(&self) -> Option<String> {
         let handoff = usize::from(self.setup.handoff);
         let mut attendants: BTreeMap<SocketId, u32> = BTreeMap::new();
         for process in self.processes.iter().filter(|process| process.slot != ADMIN) {
@@ -160,7 +169,7 @@ impl World {
                     return Some(format!("{name:?} attends {count} queues of {address}"));
                 }
             }
-            for (queue, socket) in process.attends.iter().chain(&process.inboxes) {
+            for (queue, socket) in process.attends.iter().chain(&process.handoff_queues) {
                 *attendants.entry(*socket).or_default() += 1;
                 let slot = self.fleet.queues.slot(*queue);
                 let external = matches!(self.fleet.queues.kind(*queue), Some(Kind::External(_)));
@@ -168,28 +177,35 @@ impl World {
                     return Some(format!("{name:?} attends queue {queue} of slot {slot}"));
                 }
             }
-            if process.inboxes.len() != handoff {
-                return Some(format!("{name:?} attends handoff queues {:?}", process.inboxes));
+            if process.handoff_queues.len() != handoff {
+                return Some(format!(
+                    "{name:?} attends handoff queues {:?}",
+                    process.handoff_queues
+                ));
             }
-            if process.holds.len() != process.attends.len() + process.inboxes.len() {
+            if process.holds.len() != process.attends.len() + process.handoff_queues.len() {
                 return Some(format!("{name:?} holds {:?}", process.holds));
             }
             let expected =
                 self.fleet.queues.inheritance(process.slot, self.fleet.supervisor.wanted());
-            let mut actual: Vec<_> =
-                process.attends.iter().chain(&process.inboxes).map(|(queue, _)| *queue).collect();
+            let mut actual: Vec<_> = process
+                .attends
+                .iter()
+                .chain(&process.handoff_queues)
+                .map(|(queue, _)| *queue)
+                .collect();
             actual.sort_unstable();
             if expected != actual {
                 return Some(format!("{name:?} attends {actual:?} and not {expected:?}"));
             }
         }
         let members = self.kernel.groups.values().flat_map(|group| &group.members);
-        let lonely = members.copied().find(|socket| !attendants.contains_key(socket))?;
-        Some(format!("nobody accepts from socket {lonely}"))
+        let unattended = members.copied().find(|socket| !attendants.contains_key(socket))?;
+        Some(format!("no process attends socket {unattended}"))
     }
 
-    /// Everybody has as many descriptors as in a fresh fleet.
-    fn unsettled_descriptors(&self) -> Option<String> {
+    /// Checks that every socket has as many descriptors as in a new fleet.
+    fn unrecovered_descriptors(&self) -> Option<String> {
         let handoff = self.handoff.values().map(|(_, socket)| *socket);
         let held: Vec<SocketId> = self.listening.values().copied().chain(handoff).collect();
         for (socket, it) in

@@ -39,6 +39,8 @@ pub(super) struct Child {
     pub(super) since: Instant,
     /// Whether it has got ready.
     pub(super) ready: bool,
+    /// Whether it has been reaped: its pid may be another process's.
+    pub(super) reaped: bool,
     /// What connects a worker or the admin process to the controller.
     pub(super) wire: Option<Wire>,
 }
@@ -64,7 +66,8 @@ pub(super) struct Children {
 impl Children {
     /// Adds a process; its channel is watched once [`Self::watch`] is called.
     pub(super) fn insert(&mut self, pid: Pid, role: Role, ready: bool, wire: Option<Wire>) {
-        self.all.insert(pid, Child { role, since: Instant::now(), ready, wire });
+        let since = Instant::now();
+        self.all.insert(pid, Child { role, since, ready, reaped: false, wire });
     }
 
     /// Watches the channel of a process: its token is the pid.
@@ -106,13 +109,15 @@ impl Children {
         self.all.entry(pid).and_modify(|child| child.ready = true);
     }
 
+    /// Notes that a process has been reaped; what it said last may still be read.
+    pub(super) fn reaped(&mut self, pid: Pid) {
+        self.all.entry(pid).and_modify(|child| child.reaped = true);
+    }
+
     /// All processes with a channel.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Pid, Role, &Wire)> {
-        let wired = |(pid, child): (&Pid, &'_ Child)| (*pid, child.role);
-        self.all.iter().filter_map(move |(pid, child)| {
-            let (pid, role) = wired((pid, child));
-            Some((pid, role, child.wire.as_ref()?))
-        })
+        let all = self.all.iter();
+        all.filter_map(|(pid, child)| Some((*pid, child.role, child.wire.as_ref()?)))
     }
 
     /// The workers.

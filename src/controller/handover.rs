@@ -142,6 +142,9 @@ pub struct HandedWorker {
     /// Whether it acknowledges grants and releases; builds of handover version 1 do not.
     #[serde(default)]
     pub acknowledges: bool,
+    /// Whether it is of an older build than this image, and stays: a reload was given up.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 impl Handover {

@@ -242,6 +242,7 @@ impl Controller<'_> {
                 exchanges: wire.handoff,
                 leaving_ms: inherited.leaving.map(|left| left.as_millis() as u64),
                 acknowledges: !wire.legacy,
+                kept: inherited.kept,
             });
         }
         let front = self.admin.serialize();

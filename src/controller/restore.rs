@@ -69,7 +69,7 @@ fn version1(
         if let Some(socket) = listening.get_mut(place).and_then(|(.., socket)| socket.take()) {
             sockets.listening.insert(queue.id, socket);
         } else if let Some((slot, sender, receiver)) =
-            handoff.get_mut(place - listening.len()).and_then(Option::take)
+            place.checked_sub(listening.len()).and_then(|place| handoff.get_mut(place)?.take())
         {
             let ends = HandoffEnds { slot, sender: sender.into(), receiver: receiver.into() };
             sockets.handoff.insert(queue.id, ends);
@@ -144,7 +144,7 @@ pub(super) fn children(
         let wire = Wire { channel, block, handoff, legacy };
         children.insert(pid, Role::Worker(slot), true, Some(wire));
         let leaving = worker.leaving_ms.map(Duration::from_millis);
-        inherited.push(Inherited { pid, slot, leaving });
+        inherited.push(Inherited { pid, slot, leaving, kept: worker.kept });
     }
     for (index, &(pid, channel, block)) in admins.iter().enumerate() {
         let pid = Pid::from_raw(pid);
@@ -153,7 +153,7 @@ pub(super) fn children(
         children.insert(pid, Role::Admin, true, Some(wire));
         // The last one is the one that answers.
         let leaving = (index + 1 < admins.len()).then_some(Duration::from_secs(2));
-        inherited.push(Inherited { pid, slot: ADMIN, leaving });
+        inherited.push(Inherited { pid, slot: ADMIN, leaving, kept: false });
     }
     Ok((children, inherited))
 }

@@ -140,6 +140,7 @@ impl Controller<'_> {
     }
 
     pub(super) fn on_ending(&mut self, pid: Pid, ending: Ending) {
+        self.children.reaped(pid);
         // What it said last comes before its end.
         self.on_channel(pid);
         self.count_restart(pid, ending);
@@ -240,7 +241,10 @@ impl Controller<'_> {
     }
 
     pub(super) fn signal(&self, pid: Pid, signal: Signal) {
-        // Only a process that has not been reaped is ever named here, so the pid is not another's.
+        // The pid of one that was reaped may be another process's.
+        if self.children.get(pid).is_none_or(|child| child.reaped) {
+            return;
+        }
         if let Err(errno) = kill(pid, signal) {
             warn!(worker_pid = pid.as_raw(), "cannot send {signal}: {errno}");
         }

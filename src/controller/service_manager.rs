@@ -118,6 +118,8 @@ impl Controller<'_> {
                 let mut source = SourceFd(&ours.as_raw_fd());
                 // Unwatched, it is found out at the next tick.
                 let _ = self.inputs.registry.register(&mut source, BARRIERS, Interest::READABLE);
+                // The one before says nothing more: this one is read later.
+                self.manager.barriers.retain(|(other, ..)| *other != queue);
                 self.manager.barriers.push((queue, number, ours));
             }
             Err(error) => warn!(slot, "the service manager does not drop a socket: {error}"),

@@ -113,7 +113,7 @@ impl Resources {
         }
         let (children, inherited) = restore::children(&note, admins)?;
         for (pid, slot, _) in children.workers().filter(|(.., wire)| wire.legacy) {
-            queues.attended_by_legacy(pid, slot);
+            queues.attended_by_legacy(pid, slot, Instant::now());
         }
         queues.want(addresses(&sockets), balances(config));
         info!(from = note.from, version = env!("CARGO_PKG_VERSION"), "taking over");

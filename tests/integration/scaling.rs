@@ -201,7 +201,7 @@ fn the_queue_of_a_closed_slot_is_served_for_one_more_second() {
 }
 
 #[test]
-fn the_queue_of_a_closed_slot_goes_to_another_worker_after_two_seconds() {
+fn the_queue_of_a_closed_slot_goes_to_another_worker_within_two_seconds() {
     let turn = Turn::shared();
     let server = turn.start(&["--workers", "2"]);
     freeze(server.workers()[&2]);
@@ -213,8 +213,9 @@ fn the_queue_of_a_closed_slot_goes_to_another_worker_after_two_seconds() {
         scale(&server, Signal::SIGTTOU, 1);
         server.log.wait_for(secs(15), "looking after a queue from_slot=2").at - begin
     });
-    // A second in which it is to accept, and another in which it is to acknowledge its release.
-    assert_between("time to the takeover", took, ms(1990), ms(2200) + late);
+    // Its heartbeat, up to a second old when it was stopped, must be 1.5 seconds old; or it has not
+    // acknowledged its release, which follows a second after the signal, for another second.
+    assert_between("time to the takeover", took, ms(400), ms(2200) + late);
     clients.iter_mut().for_each(|client| client.expect(100));
     drop(clients);
 }

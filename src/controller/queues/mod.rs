@@ -135,7 +135,7 @@ impl Queues {
 
     /// Notes that a process attends what it was granted.
     pub(crate) fn attending(&mut self, pid: Pid, ids: &[QueueId]) {
-        self.update(pid, ids, |queue| {
+        self.update(ids, |queue| {
             if matches!(queue.holds.get(&pid), Some(Hold::Granted { .. })) {
                 queue.holds.insert(pid, Hold::Attending);
             }
@@ -144,7 +144,7 @@ impl Queues {
 
     /// Notes that the descriptors did not find room at a process: it has none of them.
     pub(crate) fn refused(&mut self, pid: Pid, ids: &[QueueId], now: Instant) {
-        self.update(pid, ids, |queue| {
+        self.update(ids, |queue| {
             queue.holds.remove(&pid);
             queue.refused.insert(pid, now + RETRY);
         });
@@ -152,7 +152,7 @@ impl Queues {
 
     /// Notes that a message about these queues could not be sent to a process.
     pub(crate) fn unsent(&mut self, pid: Pid, ids: &[QueueId], now: Instant) {
-        self.update(pid, ids, |queue| match queue.holds.get_mut(&pid) {
+        self.update(ids, |queue| match queue.holds.get_mut(&pid) {
             Some(Hold::Granted { .. }) => {
                 queue.holds.remove(&pid);
                 queue.refused.insert(pid, now + RETRY);
@@ -164,7 +164,7 @@ impl Queues {
 
     /// Notes that a process has closed its descriptors of these queues.
     pub(crate) fn released(&mut self, pid: Pid, ids: &[QueueId]) {
-        self.update(pid, ids, |queue| {
+        self.update(ids, |queue| {
             // An answer to a release from before the last grant.
             if !matches!(queue.holds.get(&pid), Some(Hold::Granted { .. })) {
                 queue.holds.remove(&pid);
@@ -173,7 +173,7 @@ impl Queues {
         });
     }
 
-    fn update(&mut self, _pid: Pid, ids: &[QueueId], change: impl Fn(&mut Queue)) {
+    fn update(&mut self, ids: &[QueueId], change: impl Fn(&mut Queue)) {
         for id in ids {
             self.all.get_mut(id).into_iter().for_each(&change);
         }
@@ -181,10 +181,12 @@ impl Queues {
     }
 
     /// Notes that a process of an older build attends the queues of its slot and acknowledges nothing.
-    pub(crate) fn attended_by_legacy(&mut self, pid: Pid, slot: u32) {
+    /// It may hold every other one: it says nothing of what it has taken over.
+    pub(crate) fn attended_by_legacy(&mut self, pid: Pid, slot: u32, now: Instant) {
         self.legacy.push(pid);
-        for queue in self.all.values_mut().filter(|queue| queue.slot == slot) {
-            queue.holds.insert(pid, Hold::Attending);
+        for queue in self.all.values_mut() {
+            let other = Hold::Releasing { since: now, sent: true };
+            queue.holds.insert(pid, if queue.slot == slot { Hold::Attending } else { other });
         }
         self.changed = true;
     }
@@ -220,7 +222,6 @@ impl Queues {
     pub(crate) fn not_empty(&mut self, id: QueueId, now: Instant) {
         if let Some(queue) = self.all.get_mut(&id) {
             (queue.closed, queue.waiting, queue.paced) = (false, true, Some(now + PACE));
-            queue.found_waiting += 1;
         }
         self.changed = true;
     }

@@ -86,8 +86,6 @@ pub(super) struct Queue {
     pub(super) closed: bool,
     /// Connections were found in it when it was to be closed.
     pub(super) waiting: bool,
-    /// How many times that was so.
-    pub(super) found_waiting: u32,
     /// The last process that attends it is not told to release it before this time.
     pub(super) paced: Option<Instant>,
     /// Processes that could not take it, and when they may be asked again.
@@ -105,7 +103,6 @@ impl Queue {
             closing: None,
             closed: false,
             waiting: false,
-            found_waiting: 0,
             paced: None,
             refused: BTreeMap::new(),
             stored: Stored::No,

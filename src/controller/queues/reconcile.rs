@@ -13,9 +13,6 @@ use crate::ids::QueueId;
 /// Time that a service manager may take to confirm that it has closed a duplicate.
 const UNSTORE: Duration = Duration::from_secs(5);
 
-/// Number of times that one queue is emptied once more while the daemon ends.
-const LAST_LOOKS: u32 = 16;
-
 /// A slot as its queues need to know it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SlotView {
@@ -164,7 +161,6 @@ impl Round<'_> {
     /// A queue that is wanted: the workers of its slots attend it, or a helper until they do.
     fn attend(&mut self, id: QueueId, queue: &mut Queue, slots: &[u32]) {
         (queue.closing, queue.closed, queue.waiting, queue.paced) = (None, false, false, None);
-        queue.found_waiting = 0;
         let of_slots: Vec<_> = slots.iter().filter_map(|slot| self.view.slot(*slot)).collect();
         let own: Vec<Pid> = of_slots.iter().filter_map(|slot| slot.worker).collect();
         let healthy = of_slots.iter().filter(|slot| slot.healthy).filter_map(|slot| slot.worker);
@@ -270,10 +266,14 @@ impl Round<'_> {
             return;
         }
         let external = matches!(queue.kind, Kind::External(_));
-        // Under a storm of connections a queue is never found empty.
-        let look = queue.waiting && queue.found_waiting <= LAST_LOOKS;
-        if look && self.find_helper(id, queue, queue.slot) {
-            return;
+        if queue.waiting {
+            if let Some(paced) = queue.paced.filter(|paced| *paced > self.now) {
+                return self.wait(paced);
+            }
+            // They all end at their drain deadline, also under a storm of connections.
+            if self.find_helper(id, queue, queue.slot) {
+                return;
+            }
         }
         let force = queue.waiting || external;
         self.close_last(id, queue, force);

@@ -146,9 +146,12 @@ impl Version1 {
             let number = before.count() as u32;
             self.stored.contains(&(slot, number)).then_some(number)
         };
+        let mut used: Vec<usize> = Vec::new();
         for &(address, slot) in &self.members {
-            let place = self.sockets.iter().position(|socket| *socket == (slot, address));
-            if let Some(place) = place {
+            let places = (0..).zip(&self.sockets).filter(|(_, socket)| **socket == (slot, address));
+            if let Some(place) = places.map(|(place, _)| place).find(|place| !used.contains(place))
+            {
+                used.push(place);
                 add(place, Kind::Accept(address), slot, number(place));
             }
         }

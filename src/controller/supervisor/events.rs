@@ -123,4 +123,6 @@ pub struct Inherited {
     pub slot: u32,
     /// How much longer it may live, if it has left its slot already.
     pub leaving: Option<Duration>,
+    /// It is of an older build than that image, and stays: a reload was given up.
+    pub kept: bool,
 }

@@ -121,9 +121,12 @@ impl Supervisor {
             resumed.slots.push(Slot::new(now));
         }
         for worker in inherited {
-            let Inherited { pid, slot, leaving } = *worker;
+            let Inherited { pid, slot, leaving, kept } = *worker;
             match (leaving, resumed.slots.get_mut(slot as usize)) {
-                (None, Some(own)) => own.inherit(pid, now, renew),
+                (None, Some(own)) => {
+                    own.inherit(pid, now, renew);
+                    own.kept = kept && !renew;
+                }
                 (left, _) => {
                     let kill_at = now + left.unwrap_or(plan.drain_timeout);
                     resumed.leaving.push(Leaving::new(pid, slot, now, kill_at));
@@ -168,13 +171,15 @@ impl Supervisor {
     pub fn inheritance(&self, now: Instant) -> Vec<Inherited> {
         let mut processes = Vec::new();
         for (slot, number) in self.slots.iter().zip(0..) {
-            let inherited = |pid| Inherited { pid, slot: number, leaving: None };
+            let kept = slot.kept;
+            let inherited = |pid| Inherited { pid, slot: number, leaving: None, kept };
             processes.extend(slot.state.pid().map(inherited));
         }
         processes.extend(self.leaving.iter().map(|leaving| Inherited {
             pid: leaving.pid,
             slot: leaving.slot,
             leaving: Some(leaving.kill_at.saturating_duration_since(now)),
+            kept: false,
         }));
         processes
     }

@@ -44,11 +44,10 @@ impl Supervisor {
     /// A silent worker first gets no new connections. If it stays silent it leaves its slot: its
     /// successor takes over the queue without waiting for its end.
     pub(super) fn check_health(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let suspicious = unresponsive_after(self.plan.worker_timeout);
         for number in 0..self.slots.len() as u32 {
             let slot = &mut self.slots[number as usize];
-            // One of an old generation beats at the pace that it was told.
-            let limit = self.plan.worker_timeout.filter(|_| !slot.outdated);
+            let limit = slot.worker_timeout(&self.plan);
+            let suspicious = unresponsive_after(limit);
             if let Some(Successor::Booting { pid, since }) = slot.successor {
                 if since + BOOT_TIMEOUT <= now {
                     slot.successor = None;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use super::{BOOT_TIMEOUT, Plan, UNRESPONSIVE};
+use super::{BOOT_TIMEOUT, OWN_SILENCE, Plan, UNRESPONSIVE};
 use crate::controller::backoff::Backoff;
 use crate::stats::SlotState;
 
@@ -128,6 +128,14 @@ impl Slot {
         }
     }
 
+    /// The silence after which its process counts as hung. One of an old generation beats at the pace that
+    /// it was told, at least once a second: during the reload it is not judged by a new limit, and if it
+    /// stays, by no short one.
+    pub(super) fn worker_timeout(&self, plan: &Plan) -> Option<Duration> {
+        let least = if self.kept { OWN_SILENCE } else { Duration::ZERO };
+        plan.worker_timeout.filter(|_| !self.outdated).map(|limit| limit.max(least))
+    }
+
     /// Returns `true` if a fork was asked for and has not come back.
     pub(super) fn is_forking(&self) -> bool {
         self.state == State::Forking || self.successor == Some(Successor::Forking)
@@ -160,11 +168,12 @@ impl Slot {
         let state = match self.state {
             State::Empty { due } => wanted.then_some(due),
             State::Booting { since, .. } => Some(since + BOOT_TIMEOUT),
-            // One of an old generation is not judged by the new limit.
             State::Serving { beat, .. } if self.unresponsive => {
-                plan.worker_timeout.filter(|_| !self.outdated).map(|limit| beat + limit)
+                self.worker_timeout(plan).map(|limit| beat + limit)
             }
-            State::Serving { beat, .. } => Some(beat + unresponsive_after(plan.worker_timeout)),
+            State::Serving { beat, .. } => {
+                Some(beat + unresponsive_after(self.worker_timeout(plan)))
+            }
             State::Forking | State::Abandoned => None,
         };
         let successor = match self.successor {

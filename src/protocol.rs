@@ -1,4 +1,4 @@
-//! What the controller and its processes say to each other, one type for each direction.
+//! The messages between the controller and its processes, one type for each direction.
 //!
 //! It is JSON, because the two sides may be of different builds: an old worker goes on under the
 //! controller of the build that has replaced its own.
@@ -79,7 +79,7 @@ pub(crate) enum FromWorker {
         /// The queues.
         queues: Vec<QueueId>,
     },
-    /// What builds of handover version 1 said when they had emptied a queue. They hold it until they end.
+    /// A worker of handover version 1 has emptied a queue. It holds the queue until it ends.
     Closed {
         /// Its slot.
         slot: u32,

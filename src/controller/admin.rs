@@ -17,7 +17,7 @@ use crate::stats::events::Kind;
 /// The admin socket, if one is wanted.
 #[derive(Debug, Default)]
 pub(super) struct AdminSocket {
-    /// What was asked for, and the socket.
+    /// The configured address and the socket.
     front: Option<(AdminAddress, Front)>,
 }
 
@@ -86,7 +86,7 @@ impl AdminSocket {
         }
     }
 
-    /// Returns `true` if there is a socket, and so is to be a process.
+    /// Returns `true` if there is a socket, and an admin process is wanted.
     pub(super) fn is_wanted(&self) -> bool {
         self.front.is_some()
     }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::supervisor::ADMIN;
 use crate::process::channel::{Channel, Received};
 
-/// What a process is.
+/// The kind of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// A worker, forked for this slot, from 1.
@@ -37,11 +37,11 @@ impl Role {
 pub(super) struct Child {
     pub(super) role: Role,
     pub(super) since: Instant,
-    /// Whether it has got ready.
+    /// It has become ready.
     pub(super) ready: bool,
-    /// Whether it has been reaped: its pid may be another process's.
+    /// It has been reaped: its pid may be another process's.
     pub(super) reaped: bool,
-    /// What connects a worker or the admin process to the controller.
+    /// The connection to a worker or the admin process.
     pub(super) wire: Option<Wire>,
 }
 
@@ -51,9 +51,9 @@ pub(super) struct Wire {
     pub(super) channel: Channel,
     /// Its statistics block.
     pub(super) block: usize,
-    /// Whether it takes what siblings hand off.
+    /// It takes connections that siblings hand off.
     pub(super) handoff: bool,
-    /// Whether it is of a build that acknowledges nothing.
+    /// It is of a build that acknowledges nothing.
     pub(super) legacy: bool,
 }
 
@@ -94,7 +94,7 @@ impl Children {
         self.all.get(&pid)
     }
 
-    /// What a process is.
+    /// The kind of a process.
     pub(super) fn role(&self, pid: Pid) -> Option<Role> {
         self.get(pid).map(|child| child.role)
     }

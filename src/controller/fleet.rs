@@ -9,7 +9,7 @@ use super::queues::{self, Kind, Queues};
 use super::supervisor::{self, Supervisor};
 use crate::ids::QueueId;
 
-/// What has happened.
+/// A change that was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// To a process.
@@ -19,7 +19,7 @@ pub(crate) enum Event {
     Opened(Pid, QueueId, Kind, u32),
     /// A process attends what it was granted.
     Attending(Pid, Vec<QueueId>),
-    /// What a process was granted found no room there.
+    /// The descriptors of a grant found no room at the process.
     Refused(Pid, Vec<QueueId>),
     /// A process has closed these queues.
     Released(Pid, Vec<QueueId>),
@@ -66,7 +66,7 @@ impl Fleet {
         }
     }
 
-    /// Applies an event and appends what is to be done.
+    /// Applies an event and appends the actions that follow.
     pub(crate) fn apply(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         let queues = &mut self.queues;
         let mut decided = Vec::new();
@@ -116,7 +116,7 @@ impl Fleet {
 }
 
 impl Action {
-    /// Whether it sends something to this process.
+    /// Returns `true` if it sends a message or a signal to this process.
     fn is_to(&self, pid: Pid) -> bool {
         match self {
             Self::Process(supervisor::Action::Signal(to, _) | supervisor::Action::Retire(to))

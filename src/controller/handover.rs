@@ -52,7 +52,7 @@ pub struct Handover {
     pub state_file: Option<HandedState>,
     /// The claimed addresses: what was asked for, what was bound, and the socket.
     pub claims: Vec<(Endpoint, Endpoint, RawFd)>,
-    /// Who attends which queue.
+    /// The queues with their attendants.
     #[serde(default)]
     pub(super) queues: HandedQueues,
     /// The listening sockets.
@@ -70,7 +70,7 @@ pub struct Handover {
     /// The admin process, if there is one.
     #[serde(default)]
     pub admin: Option<HandedAdmin>,
-    /// What only builds of handover version 1 leave.
+    /// The fields that only builds of handover version 1 leave.
     #[serde(flatten, skip_serializing)]
     pub(super) version1: HandedVersion1,
 }
@@ -139,10 +139,10 @@ pub struct HandedWorker {
     pub exchanges: bool,
     /// How much longer it may live, in milliseconds, if it has left its slot.
     pub leaving_ms: Option<u64>,
-    /// Whether it acknowledges grants and releases; builds of handover version 1 do not.
+    /// It acknowledges grants and releases; builds of handover version 1 do not.
     #[serde(default)]
     pub acknowledges: bool,
-    /// Whether it is of an older build than this image, and stays: a reload was given up.
+    /// It is of an older build than this image, and stays: a reload was given up.
     #[serde(default)]
     pub kept: bool,
 }

@@ -215,9 +215,9 @@ struct Controller<'a> {
     config: &'a Config,
     program: Boot,
     inputs: Inputs,
-    /// What is decided.
+    /// The decisions about processes and queues.
     fleet: Fleet,
-    /// What is decided and not done yet.
+    /// Actions that were decided and are not carried out yet.
     actions: Vec<Action>,
     children: Children,
     sockets: Sockets,
@@ -228,7 +228,7 @@ struct Controller<'a> {
     pid_file: Option<PidFile>,
 }
 
-/// What the event loop has seen.
+/// Events of the loop that are not handled yet.
 struct Inputs {
     /// `None` only in a process that is about to become a worker.
     signals: Option<SignalStream>,

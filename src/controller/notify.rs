@@ -20,7 +20,7 @@ const EPILOGUE: Duration = Duration::from_secs(2);
 /// What there is to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
-    /// What the daemon is doing. [`Phase::Reloading`] must be shown to the [`Notifier`] at least once
+    /// The phase of the daemon. [`Phase::Reloading`] must be shown to the [`Notifier`] at least once
     /// in every reload, even one that fails at once: the manager waits for it.
     pub phase: Phase,
     /// Workers that accept connections.

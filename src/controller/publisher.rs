@@ -1,4 +1,4 @@
-//! What the controller shows of the daemon: statistics, the stats dump, the state file.
+//! The daemon as the controller shows it: statistics, the stats dump, the state file.
 
 use super::dump::Dump;
 use super::figures::Figures;
@@ -15,7 +15,7 @@ pub(super) struct Publisher {
     pub(super) dump: Dump,
     /// Where the totals are kept, if they are.
     pub(super) state_file: Option<StateFile>,
-    /// What the first worker that could not start said.
+    /// The reason of the first worker that could not start.
     pub(super) failure: Option<String>,
 }
 

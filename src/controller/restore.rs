@@ -1,4 +1,4 @@
-//! What the image before has left becomes this image's again.
+//! Restoring the state that the image before has left.
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,7 +40,7 @@ pub(super) fn queues(note: &mut Handover, stores: bool) -> io::Result<(Queues, S
     Ok((Queues::restore(queues, stores, Instant::now()), sockets))
 }
 
-/// The same from a build of handover version 1.
+/// Restores the queues that a build of handover version 1 has left.
 fn version1(
     note: HandedVersion1,
     handover: &Handover,

@@ -1,4 +1,4 @@
-//! What the controller hears and what it does: signals, messages and endings in, actions out.
+//! The effects of the controller: signals, messages and endings in, actions out.
 
 use std::io;
 use std::ops::ControlFlow;

@@ -40,7 +40,7 @@ impl ServiceManager {
         Self { socket, notifier: Notifier::new(interval), barriers: Vec::new() }
     }
 
-    /// Whether there is one, to keep sockets for us.
+    /// Returns `true` if there is a service manager, to keep sockets.
     pub(super) fn is_there(&self) -> bool {
         self.socket.is_some()
     }

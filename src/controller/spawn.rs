@@ -31,7 +31,7 @@ pub(super) const FOR_CONTROLLER: [&str; 6] = [
     "LISTEN_FDNAMES",
 ];
 
-/// What a process is given at its fork.
+/// The resources of a new process.
 struct Given {
     slot: u32,
     channel: Channel,

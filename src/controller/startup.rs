@@ -33,7 +33,7 @@ use crate::process::signals::SignalStream;
 use crate::stats::Statistics;
 use crate::stats::events::{self, Event, Kind as EventKind};
 
-/// What the controller starts with.
+/// The parts that the controller is made of at its start.
 pub(super) struct Resources {
     pid_file: Option<PidFile>,
     state_file: Option<StateFile>,

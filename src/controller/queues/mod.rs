@@ -1,10 +1,10 @@
-//! Who accepts from which queue: the one owner of the question.
+//! The owner of all queues: which process accepts from which.
 //!
 //! A **queue** is the accept queue of a listening socket, or the handoff queue of a slot. The kernel
 //! keeps a queue for as long as any process holds a descriptor of it, and resets what waits there when
 //! the last one is closed. So this module knows, for each queue, every process that may hold it, who
-//! **attends** it (accepts from it), what was granted and not acknowledged yet, and whether it is to be
-//! closed. Steering, accept queue takeover, closing, socket activation and the service manager's
+//! **attends** it (accepts from it), what was granted and not acknowledged yet, and whether it is closing.
+//! Steering, accept queue takeover, closing, socket activation and the service manager's
 //! store are views of that.
 //!
 //! It is pure: processes, acknowledgements and time come in, [`Action`]s go out. A process holds a
@@ -55,11 +55,11 @@ pub(crate) struct Queues {
     legacy: Vec<Pid>,
     /// Addresses that are listened on; queues of others are closed.
     addresses: Vec<SocketAddr>,
-    /// Whether workers hand connections off to each other.
+    /// Workers hand connections off to each other.
     handoff: bool,
-    /// Whether a service manager keeps duplicates.
+    /// A service manager keeps duplicates.
     stores: bool,
-    /// What the last comparison saw, and when the next is due.
+    /// The processes at the last comparison, and the time of the next.
     seen: View,
     next_due: Option<Instant>,
     changed: bool,
@@ -221,7 +221,8 @@ impl Queues {
     /// Notes that connections wait in a queue that was to be closed.
     pub(crate) fn not_empty(&mut self, id: QueueId, now: Instant) {
         if let Some(queue) = self.all.get_mut(&id) {
-            (queue.closed, queue.waiting, queue.paced) = (false, true, Some(now + PACE));
+            (queue.close_requested, queue.waiting, queue.release_not_before) =
+                (false, true, Some(now + PACE));
         }
         self.changed = true;
     }
@@ -292,7 +293,7 @@ impl Queues {
     /// Returns `true` if a queue is still to be closed: since [`Action::Close`] was decided a slot may
     /// have come back.
     pub(crate) fn is_to_be_closed(&self, id: QueueId) -> bool {
-        self.all.get(&id).is_some_and(|queue| queue.closed && queue.holds.is_empty())
+        self.all.get(&id).is_some_and(|queue| queue.close_requested && queue.holds.is_empty())
     }
 
     /// The positions in each group that new connections may go to; `None` for all of them, which the
@@ -320,14 +321,14 @@ impl Queues {
         groups
     }
 
-    /// Whether any healthy worker attends a queue that is to stay.
+    /// Returns `true` if any healthy worker attends an open queue.
     fn is_helped(&self, queue: &Queue) -> bool {
         let healthy = self.seen.slots.iter().filter(|slot| slot.healthy);
         let mut workers = healthy.filter_map(|slot| slot.worker);
         queue.closing.is_none() && workers.any(|pid| queue.is_attended_by(pid))
     }
 
-    /// Whether a worker of its slot attends a queue that is to stay.
+    /// Returns `true` if the slot's own healthy worker attends an open queue.
     fn is_served(&self, queue: &Queue) -> bool {
         let slot =
             (queue.slot as usize).checked_sub(1).and_then(|index| self.seen.slots.get(index));
@@ -335,7 +336,7 @@ impl Queues {
         queue.closing.is_none() && worker.is_some_and(|pid| queue.is_attended_by(pid))
     }
 
-    /// Whether a group has members that another program opened.
+    /// Returns `true` if a group has members that another program opened.
     fn is_external(&self, address: SocketAddr) -> bool {
         self.all.values().any(|queue| queue.kind == Kind::External(address))
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::QueueId;
 
-/// What is to be done about a queue.
+/// An effect on a queue, for the controller to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Send these queues' descriptors to a process, which is to attend them. It answers
@@ -45,7 +45,7 @@ pub(crate) enum Kind {
     Handoff,
 }
 
-/// What a process has to do with a queue.
+/// The relation of a process to a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hold {
     /// Has the descriptor since its fork and is not ready yet.
@@ -83,11 +83,11 @@ pub(super) struct Queue {
     /// Since when it is not wanted.
     pub(super) closing: Option<Instant>,
     /// The controller is to close its descriptor, the last one.
-    pub(super) closed: bool,
+    pub(super) close_requested: bool,
     /// Connections were found in it when it was to be closed.
     pub(super) waiting: bool,
     /// The last process that attends it is not told to release it before this time.
-    pub(super) paced: Option<Instant>,
+    pub(super) release_not_before: Option<Instant>,
     /// Processes that could not take it, and when they may be asked again.
     pub(super) refused: BTreeMap<Pid, Instant>,
     pub(super) stored: Stored,
@@ -101,9 +101,9 @@ impl Queue {
             holds: BTreeMap::new(),
             unattended: None,
             closing: None,
-            closed: false,
+            close_requested: false,
             waiting: false,
-            paced: None,
+            release_not_before: None,
             refused: BTreeMap::new(),
             stored: Stored::No,
         }

@@ -1,4 +1,4 @@
-//! What is to be done so that every queue is attended, or closed if it is not wanted.
+//! Comparison of the queues with what is wanted: every queue is attended, or closed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,10 +20,10 @@ pub(crate) struct SlotView {
     pub(crate) worker: Option<Pid>,
     /// That worker responds.
     pub(crate) healthy: bool,
-    /// That worker is of the build before and is to be replaced.
+    /// That worker is of the build before and will be replaced.
     pub(crate) outdated: bool,
     /// The slot will be without a healthy worker for longer than a fork takes.
-    pub(crate) long: bool,
+    pub(crate) takeover_now: bool,
 }
 
 /// The processes, as the supervisor sees them.
@@ -33,9 +33,9 @@ pub(crate) struct View {
     pub(crate) slots: Vec<SlotView>,
     /// Workers that have left their slot in good order and drain.
     pub(crate) draining: Vec<Pid>,
-    /// Whether workers take over each other's queues: not while the daemon starts.
+    /// Workers take over each other's queues; `false` while the daemon starts.
     pub(crate) takeover: bool,
-    /// Whether the daemon is ending: all workers have been told to drain.
+    /// The daemon is ending: all workers have been told to drain.
     pub(crate) stopping: bool,
 }
 
@@ -57,7 +57,7 @@ impl View {
 }
 
 /// One comparison of what is with what is wanted.
-struct Round<'a> {
+struct Reconciliation<'a> {
     view: &'a View,
     now: Instant,
     forked: &'a BTreeMap<Pid, QueueId>,
@@ -71,7 +71,7 @@ struct Round<'a> {
 }
 
 impl Queues {
-    /// Appends what is to be done. Cheap when nothing has changed and no deadline has passed.
+    /// Appends the actions that follow. Cheap if nothing has changed and no deadline has passed.
     pub(crate) fn reconcile(&mut self, view: View, now: Instant, actions: &mut Vec<Action>) {
         let idle = !self.changed && view == self.seen;
         if idle && self.next_due.is_none_or(|due| due > now) {
@@ -79,7 +79,7 @@ impl Queues {
         }
         self.changed = false;
         let shares = self.shares(view.slots.len() as u32);
-        let mut round = Round {
+        let mut reconciliation = Reconciliation {
             view: &view,
             now,
             forked: &self.forked,
@@ -105,12 +105,12 @@ impl Queues {
                 Kind::External(_) => shares.get(id).cloned(),
             };
             match slots {
-                _ if view.stopping => round.stop(*id, queue),
-                Some(slots) => round.attend(*id, queue, &slots),
-                None => round.close(*id, queue),
+                _ if view.stopping => reconciliation.stop(*id, queue),
+                Some(slots) => reconciliation.attend(*id, queue, &slots),
+                None => reconciliation.close(*id, queue),
             }
         }
-        let Round { next, grants, releases, others, .. } = round;
+        let Reconciliation { next, grants, releases, others, .. } = reconciliation;
         self.next_due = next;
         self.seen = view;
         // First what frees a socket, then what needs one.
@@ -157,10 +157,11 @@ impl Queues {
     }
 }
 
-impl Round<'_> {
+impl Reconciliation<'_> {
     /// A queue that is wanted: the workers of its slots attend it, or a helper until they do.
     fn attend(&mut self, id: QueueId, queue: &mut Queue, slots: &[u32]) {
-        (queue.closing, queue.closed, queue.waiting, queue.paced) = (None, false, false, None);
+        (queue.closing, queue.close_requested, queue.waiting, queue.release_not_before) =
+            (None, false, false, None);
         let of_slots: Vec<_> = slots.iter().filter_map(|slot| self.view.slot(*slot)).collect();
         let own: Vec<Pid> = of_slots.iter().filter_map(|slot| slot.worker).collect();
         let healthy = of_slots.iter().filter(|slot| slot.healthy).filter_map(|slot| slot.worker);
@@ -182,12 +183,12 @@ impl Round<'_> {
                 self.others.push(Action::Store(id));
             }
             queue.unattended = None;
-            return self.release_all(id, queue, |pid| !own.contains(&pid));
+            return self.release_where(id, queue, |pid| !own.contains(&pid));
         }
         let since = *queue.unattended.get_or_insert(self.now);
         let helper = self.attendant(queue, false);
         if helper.is_some() {
-            return self.release_all(id, queue, |pid| {
+            return self.release_where(id, queue, |pid| {
                 Some(pid) != helper && !own.contains(&pid) && self.view.is_healthy(pid)
             });
         }
@@ -195,8 +196,8 @@ impl Round<'_> {
         if pending || !self.view.takeover {
             return;
         }
-        let long = of_slots.iter().all(|slot| slot.long);
-        let due = if long { self.now } else { since + TAKEOVER_AFTER };
+        let takeover_now = of_slots.iter().all(|slot| slot.takeover_now);
+        let due = if takeover_now { self.now } else { since + TAKEOVER_AFTER };
         match due <= self.now {
             true => _ = self.find_helper(id, queue, slots[0]),
             false => self.wait(due),
@@ -221,11 +222,11 @@ impl Round<'_> {
             return self.close_last(id, queue, false);
         }
         // Since that was decided a process may have been forked.
-        queue.closed = false;
+        queue.close_requested = false;
         if let Some(attendant) = self.attendant(queue, true) {
-            self.release_all(id, queue, |pid| pid != attendant);
+            self.release_where(id, queue, |pid| pid != attendant);
             if queue.holds.len() == 1 && !held && !self.legacy.contains(&attendant) {
-                let due = (since + LAST_CALL).max(queue.paced.unwrap_or(since));
+                let due = (since + LAST_CALL).max(queue.release_not_before.unwrap_or(since));
                 match due <= self.now {
                     true => self.release(id, queue, attendant),
                     false => self.wait(due),
@@ -262,12 +263,12 @@ impl Round<'_> {
             }
         }
         if !queue.holds.is_empty() || self.forked.values().any(|next| id < *next) {
-            queue.closed = false;
+            queue.close_requested = false;
             return;
         }
         let external = matches!(queue.kind, Kind::External(_));
         if queue.waiting {
-            if let Some(paced) = queue.paced.filter(|paced| *paced > self.now) {
+            if let Some(paced) = queue.release_not_before.filter(|paced| *paced > self.now) {
                 return self.wait(paced);
             }
             // They all end at their drain deadline, also under a storm of connections.
@@ -280,7 +281,7 @@ impl Round<'_> {
     }
 
     fn close_last(&mut self, id: QueueId, queue: &mut Queue, force: bool) {
-        if !std::mem::replace(&mut queue.closed, true) {
+        if !std::mem::replace(&mut queue.close_requested, true) {
             self.others.push(Action::Close { queue: id, force });
         }
     }
@@ -320,7 +321,7 @@ impl Round<'_> {
         self.others.push(Action::Unstore(id));
     }
 
-    /// Takes grants back that nobody has acknowledged in time, and repeats releases that could not be
+    /// Takes grants back that were not acknowledged in time, and repeats releases that could not be
     /// sent.
     fn follow_up(&mut self, id: QueueId, queue: &mut Queue) {
         for (pid, hold) in &mut queue.holds {
@@ -376,7 +377,7 @@ impl Round<'_> {
         self.releases.entry(pid).or_default().push(id);
     }
 
-    fn release_all(&mut self, id: QueueId, queue: &mut Queue, whom: impl Fn(Pid) -> bool) {
+    fn release_where(&mut self, id: QueueId, queue: &mut Queue, whom: impl Fn(Pid) -> bool) {
         for (pid, hold) in &mut queue.holds {
             let holds = matches!(hold, Hold::Attending | Hold::Granted { .. });
             if holds && whom(*pid) && !self.legacy.contains(pid) {

@@ -33,7 +33,7 @@ pub(crate) struct HandedQueue {
     pub(crate) holders: Vec<i32>,
     /// The number under which the service manager keeps it.
     pub(crate) stored: Option<u32>,
-    /// Whether the service manager was told to close it.
+    /// The service manager was told to close it.
     #[serde(default)]
     pub(crate) removing: bool,
 }
@@ -100,7 +100,7 @@ impl Queues {
     }
 }
 
-/// What builds of handover version 1 left to the next image.
+/// The queues in a note of handover version 1.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Version1 {
     /// Every socket: its slot and its address.
@@ -111,7 +111,7 @@ pub(crate) struct Version1 {
     pub(crate) external: Vec<SocketAddr>,
     /// The slots of the handoff queues.
     pub(crate) handoff: Vec<u32>,
-    /// What the service manager keeps: slot, and number among the slot's.
+    /// Sockets in the service manager's store: slot, and number among the slot's.
     pub(crate) stored: Vec<(u32, u32)>,
     /// The workers that serve: pid and slot.
     pub(crate) workers: Vec<(i32, u32)>,

@@ -65,7 +65,7 @@ impl Scene {
     /// The worker of a slot responds no more, or again.
     fn set_healthy(&mut self, slot: usize, healthy: bool) {
         let view = &mut self.view.slots[slot - 1];
-        (view.healthy, view.long) = (healthy, !healthy);
+        (view.healthy, view.takeover_now) = (healthy, !healthy);
     }
 
     fn positions(&self, port: u16) -> Option<Vec<u16>> {

@@ -1,4 +1,4 @@
-//! What comes into the supervisor, and what goes out.
+//! The events and actions of the supervisor.
 
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,11 @@ pub struct Plan {
     pub shutdown_delay: Duration,
     /// How long a retired worker may keep its connections.
     pub drain_timeout: Duration,
-    /// Whether there is to be an admin process.
+    /// An admin process is wanted.
     pub admin: bool,
 }
 
-/// What has happened.
+/// A change that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Time has passed. Comes at least once a second.

@@ -136,7 +136,7 @@ impl Supervisor {
         resumed
     }
 
-    /// Applies an event and appends what is to be done.
+    /// Applies an event and appends the actions that follow.
     pub fn apply(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         self.forgive_own_silence(now);
         self.change(event, now, actions);
@@ -219,7 +219,7 @@ impl Supervisor {
                     worker: slot.serving(),
                     healthy: slot.is_healthy(),
                     outdated: slot.outdated || slot.kept,
-                    long: slot.is_long_without_worker(now),
+                    takeover_now: slot.is_long_without_worker(now),
                 })
                 .collect(),
             draining: draining.map(|leaving| leaving.pid).collect(),

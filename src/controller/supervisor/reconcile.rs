@@ -1,4 +1,4 @@
-//! What is to be done so that the processes that are become those that are wanted.
+//! Comparison of the processes that exist with those that are wanted.
 
 use std::time::{Duration, Instant};
 

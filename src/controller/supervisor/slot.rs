@@ -35,7 +35,7 @@ pub(super) enum State {
     Booting { pid: Pid, since: Instant },
     /// A process that has been ready since `since`; its loop was last seen to turn at `beat`.
     Serving { pid: Pid, since: Instant, beat: Instant },
-    /// Nothing, for good: its worker cannot listen.
+    /// Nothing until the daemon ends: its worker cannot listen.
     Abandoned,
 }
 

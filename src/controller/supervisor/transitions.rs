@@ -1,4 +1,4 @@
-//! What each event changes.
+//! The transitions: the change that each event makes.
 
 use std::time::{Duration, Instant};
 

@@ -13,6 +13,8 @@ const LEAST: [&str; 4] = ["--balance", "least-connections", "--workers", "2"];
 #[track_caller]
 fn connect_past_worker_2(server: &Server, count: usize) -> Vec<Client> {
     let (worker, queues) = (server.workers()[&2], Queues::of(server));
+    let at_rest = || census(server).into_values().all(|(now, _)| now == 0);
+    wait_until(SOON, "the connections of the round before have ended", at_rest);
     freeze(server.controller());
     freeze(worker);
     let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
@@ -44,7 +46,9 @@ fn loads_settle_after_the_death_of_a_worker_with_handed_off_connections() {
             (counts.iter().sum::<usize>() == CLIENTS).then_some(counts)
         });
         println!("{counts:?}");
-        assert!(counts[0].abs_diff(counts[1]) <= 1, "the loads have drifted: {counts:?}");
+        // While a connection is taken it counts twice for a moment, so one or two may stay where they
+        // are; reservations that are not settled are dozens.
+        assert!(counts[0].abs_diff(counts[1]) <= 4, "the loads have drifted: {counts:?}");
         clients.into_iter().for_each(Client::finish);
     }
     server.stop();

@@ -251,17 +251,7 @@ impl Reconciliation<'_> {
     /// somebody still has to empty.
     fn stop(&mut self, id: QueueId, queue: &mut Queue) {
         queue.closing.get_or_insert(self.now);
-        for (pid, hold) in &mut queue.holds {
-            if let Hold::Granted { since } = *hold {
-                let due = since + ACKNOWLEDGE;
-                if due <= self.now {
-                    *hold = Hold::Releasing { since: self.now, sent: true };
-                    queue.refused.insert(*pid, self.now + RETRY);
-                } else {
-                    self.next = Some(self.next.map_or(due, |next| next.min(due)));
-                }
-            }
-        }
+        self.follow_up(id, queue);
         if !queue.holds.is_empty() || self.forked.values().any(|next| id < *next) {
             queue.close_requested = false;
             return;

@@ -1,16 +1,16 @@
-//! Micro benchmarks of what a worker does all the time. `cargo bench --bench micro` runs all of them,
-//! `cargo bench -- timers` those with that name.
+//! Micro benchmarks of frequent operations of a worker. `cargo bench --bench micro` runs all of them,
+//! `cargo bench -- timers` those with this name.
 
 use divan::{Bencher, black_box};
 use std::time::{Duration, Instant};
 
 use tcp_echo::event_loop::timers::{Clock, TimerRing};
 
-/// The groups below.
+/// Names of the groups below.
 const GROUPS: [&str; 2] = ["timers", "table"];
 
 fn main() {
-    // Cargo hands every word to every benchmark: those for the side-by-side are none of ours.
+    // Cargo passes every word to every benchmark, including those for the side-by-side.
     let known = |word: &String| GROUPS.iter().any(|group| word.contains(group));
     let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-')).peekable();
     if words.peek().is_none() || words.any(|word| known(&word)) {
@@ -18,13 +18,13 @@ fn main() {
     }
 }
 
-/// The ring that holds every connection's deadline.
+/// The timer ring, which holds the deadline of every connection.
 mod timers {
     use super::*;
 
     const TICK: Duration = Duration::from_millis(100);
 
-    /// A deadline is armed among so many others.
+    /// Arms a deadline among `others`.
     #[divan::bench(args = [0, 1_000, 100_000])]
     fn arm(bencher: Bencher<'_, '_>, others: usize) {
         let start = Instant::now();
@@ -47,7 +47,7 @@ mod timers {
             });
     }
 
-    /// A tick at which so many deadlines fire.
+    /// Advances to a tick at which `entries` deadlines fire.
     #[divan::bench(args = [1, 100, 10_000])]
     fn fire(bencher: Bencher<'_, '_>, entries: usize) {
         let start = Instant::now();
@@ -68,7 +68,7 @@ mod timers {
             });
     }
 
-    /// The next deadline, where the only one is so many ticks away.
+    /// Finds the only deadline, `ticks` away.
     #[divan::bench(args = [1, 500])]
     fn next(bencher: Bencher<'_, '_>, ticks: u32) {
         let start = Instant::now();
@@ -78,7 +78,7 @@ mod timers {
     }
 }
 
-/// The table of connections, with real sockets: what the kernel does is part of it.
+/// The table of connections with real sockets, so the time includes the kernel.
 mod table {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
@@ -86,24 +86,23 @@ mod table {
     use mio::{Events, Poll};
     use tcp_echo::cli::Cli;
     use tcp_echo::config::Config;
-    use tcp_echo::connections::Connections;
-    use tcp_echo::service::Echo;
-    use tcp_echo::stats::Statistics;
+    use tcp_echo::daemon::connections::Connections;
+    use tcp_echo::daemon::services::Echo;
+    use tcp_echo::daemon::stats::Statistics;
 
     use super::*;
 
-    /// A message goes in and comes back; of the long one the kernel does not take all at once, so
-    /// that a remainder is kept and sent.
+    /// Echoes a message. The long one does not fit into the socket buffer and needs a write buffer.
     #[divan::bench(args = [64, 16_384, 1_048_576])]
-    fn exchange(bencher: Bencher<'_, '_>, size: usize) {
+    fn echo(bencher: Bencher<'_, '_>, size: usize) {
         let cli = Cli::parse_from(vec!["--splice=off".into()], |_| None).expect("valid");
-        let config = Config::load(&cli).expect("valid");
+        let config = Config::load(&cli.layers).expect("valid");
         let mut statistics = Statistics::new().expect("memory");
-        let seat = statistics.take_seat().expect("a seat");
+        let block = statistics.allocate().expect("a block");
         let clock = Clock::start(Instant::now());
         let mut poll = Poll::new().expect("epoll");
         let mut connections =
-            Connections::new(&config.connection, Echo, statistics.seat(seat), None);
+            Connections::new(&config.connection, Echo, statistics.block(block), None);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("client");
         let (server, _) = listener.accept().expect("accept");

@@ -1,5 +1,4 @@
-//! The log: one line an event on standard error, with the role and pid of who speaks. The only
-//! tracing-subscriber of the project.
+//! The log: one line per event on standard error, with role and pid of the process, as text or JSON.
 
 use std::fmt;
 use std::io;
@@ -18,21 +17,22 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{LogConfig, LogFormat, LogLevel};
-use crate::process::stderr::LogPipe;
+use crate::sys::stderr::LogPipe;
+use crate::text;
 
-/// The target of events after which the process ends: level FATAL.
+/// Target of events that end the process. They have the level FATAL.
 pub const FATAL: &str = "fatal";
 
-/// The slot of the worker that speaks; 0 is the controller, [`ADMIN`] the admin process.
-static SLOT: AtomicU32 = AtomicU32::new(0);
+/// Role of this process: the slot of a worker, 0 for the controller, or [`ADMIN`].
+static ROLE: AtomicU32 = AtomicU32::new(0);
 
-/// No slot.
+/// Role of the admin process; no slot has this number.
 const ADMIN: u32 = u32::MAX;
 
-/// Where lines go. A process has one thread: the lock is never waited for.
+/// Destination of the log, `None` while it is closed. As a process has one thread, the lock never blocks.
 static PIPE: Mutex<Option<LogPipe>> = Mutex::new(None);
 
-/// Starts logging, as the controller.
+/// Starts logging with the role of the controller.
 pub fn init(config: &LogConfig) {
     reopen();
     let level = match config.level {
@@ -50,27 +50,27 @@ pub fn init(config: &LogConfig) {
         .with_writer(ToPipe)
         .finish()
         .with(filter);
-    // Only a second call could fail.
+    // Only a second call fails.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// From now on the worker of this slot speaks.
-pub fn speak_as_worker(slot: u32) {
-    SLOT.store(slot, Ordering::Relaxed);
+/// Sets the role of this process: the worker of `slot`.
+pub(crate) fn set_role_worker(slot: u32) {
+    ROLE.store(slot, Ordering::Relaxed);
 }
 
-/// From now on the admin process speaks.
-pub fn speak_as_admin() {
-    SLOT.store(ADMIN, Ordering::Relaxed);
+/// Sets the role of this process: the admin process.
+pub(crate) fn set_role_admin() {
+    ROLE.store(ADMIN, Ordering::Relaxed);
 }
 
-/// Looks anew at what standard error is, after it has been redirected.
-pub fn reopen() {
+/// Reopens the log after standard error was redirected or the log was closed.
+pub(crate) fn reopen() {
     *pipe() = Some(LogPipe::open());
 }
 
 /// Closes the log until [`reopen`].
-pub fn close() {
+pub(crate) fn close() {
     *pipe() = None;
 }
 
@@ -78,18 +78,19 @@ fn pipe() -> MutexGuard<'static, Option<LogPipe>> {
     PIPE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns how many lines were dropped since the last time, and says so once there is room to.
-pub fn report_dropped() -> u64 {
-    // The lock is free again behind this line, which the log line needs.
-    let count = pipe().as_ref().map_or(0, LogPipe::take_unsaid);
+/// Logs the number of dropped lines once the log can be written again. Returns the number of lines dropped
+/// since the last call.
+pub(crate) fn report_dropped() -> u64 {
+    // Releases the lock, which the log line needs.
+    let count = pipe().as_ref().map_or(0, LogPipe::take_unreported);
     if count > 0 {
         warn!(count, "log lines dropped");
     }
     pipe().as_ref().map_or(0, LogPipe::take_dropped)
 }
 
-/// Writes a line that is formatted already, whatever the level.
-pub fn write_line(line: &[u8]) {
+/// Writes a formatted line, which ends with a newline, whatever the log level.
+pub(crate) fn write_line(line: &[u8]) {
     if let Some(pipe) = &*pipe() {
         pipe.write_line(line);
     }
@@ -106,7 +107,7 @@ impl<'a> MakeWriter<'a> for ToPipe {
 }
 
 impl io::Write for ToPipe {
-    /// Called once an event, with the whole line.
+    /// Called once per event with the whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         write_line(line);
         Ok(line.len())
@@ -138,7 +139,7 @@ where
         event.record(&mut line);
         let stamp = self.stamp.then(timestamp).transpose()?;
         if self.json {
-            // A machine that reads lines wants to know when, always.
+            // JSON lines always have a timestamp.
             let stamp = stamp.map_or_else(timestamp, Ok)?;
             line.write_json(&mut writer, &stamp)
         } else {
@@ -147,11 +148,11 @@ where
     }
 }
 
-/// One event, taken apart.
+/// The parts of a log line.
 struct Line {
     level: &'static str,
     message: String,
-    /// In the order in which they were written.
+    /// In the order of the event.
     fields: Vec<(&'static str, Value)>,
 }
 
@@ -161,7 +162,7 @@ impl Line {
             write!(out, "{stamp} ")?;
         }
         write!(out, "{:<5} {}[{}]: ", self.level, role(), std::process::id())?;
-        write_on_one_line(out, &self.message)?;
+        text::write_one_line(out, &self.message)?;
         for (name, value) in &self.fields {
             write!(out, " {name}=")?;
             match value {
@@ -221,7 +222,7 @@ fn level_name(event: &Event<'_>) -> &'static str {
 }
 
 fn role() -> String {
-    match SLOT.load(Ordering::Relaxed) {
+    match ROLE.load(Ordering::Relaxed) {
         0 => "controller".into(),
         ADMIN => "admin".into(),
         slot => format!("worker-{slot}"),
@@ -234,33 +235,21 @@ fn timestamp() -> Result<String, fmt::Error> {
     Ok(text)
 }
 
-/// Appends the time as RFC 3339 has it, in UTC, to the microsecond.
+/// Appends the current time (RFC 3339, UTC, with microseconds).
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_timestamp(out: &mut String) -> fmt::Result {
+pub(crate) fn write_timestamp(out: &mut String) -> fmt::Result {
     tracing_subscriber::fmt::time::SystemTime.format_time(&mut Writer::new(out))
 }
 
-/// Nothing that is logged can forge a second line.
-fn write_on_one_line(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
-    for char in text.chars() {
-        if char.is_control() {
-            write!(out, "{}", char.escape_default())?;
-        } else {
-            out.write_char(char)?;
-        }
-    }
-    Ok(())
-}
-
-/// The beginning of a text, short enough that a whole line fits into one write even as JSON.
+/// Returns the first 600 characters of a text, so that a line fits into one write even as JSON.
 fn shorten(text: &str) -> String {
     const LONGEST: usize = 600;
     text.chars().take(LONGEST).collect()
 }
 
-/// Whether a value can stand in a text line without quotes.
+/// Returns `true` if a value needs no quotes in a text line.
 fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && !text.contains(|char: char| char.is_control() || matches!(char, ' ' | '"' | '='))
@@ -276,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_line_says_who_and_what() {
+    fn text_line_has_level_role_pid_message_and_fields() {
         let mut out = String::new();
         line("worker exited").write_text(&mut out, Some("NOW")).unwrap();
         let pid = std::process::id();
@@ -286,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_is_one_flat_object() {
+    fn json_line_is_a_flat_object() {
         let mut out = String::new();
         line("two\nlines \"quoted\"").write_json(&mut out, "NOW").unwrap();
         let object: Value = serde_json::from_str(&out).expect("JSON");
@@ -297,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_cannot_forge_a_line() {
+    fn control_characters_are_escaped() {
         let mut out = String::new();
         line("evil\nINFO  all is well\x1b[0m").write_text(&mut out, None).unwrap();
         assert_eq!(out.lines().count(), 1);

@@ -1,103 +1,117 @@
-//! The table of contents: read what was typed, start the log, hand the worker and the admin process to
-//! the controller, choose the exit code.
+//! Command dispatch, and the exit code.
+//!
+//! The controller gets the main functions of the worker and the admin process from here, so that none of
+//! the three imports another.
 
+use std::fmt::Display;
+use std::io;
 use std::process::ExitCode;
 
 use tcp_echo::cli::{Cli, EarlyExit, SideCommand};
-use tcp_echo::config::{Config, ConfigError, print};
-use tcp_echo::controller::handover::{self, Handover};
-use tcp_echo::controller::{self, Boot};
+use tcp_echo::config::{Config, ConfigError, Fault, print};
+use tcp_echo::daemon::controller::reload::handover::{self, Handover};
+use tcp_echo::daemon::controller::{self, Program};
+use tcp_echo::daemon::{admin, worker};
 use tcp_echo::exit::Exit;
-use tcp_echo::process::daemon::{self, Launch};
-use tcp_echo::process::exec::Invocation;
-use tcp_echo::process::output;
-use tcp_echo::process::title::TitleArea;
-use tcp_echo::{admin, client, doctor, logging, worker};
+use tcp_echo::logging;
+use tcp_echo::sys::daemon::{self, Launch};
+use tcp_echo::sys::exec::Invocation;
+use tcp_echo::sys::output;
+use tcp_echo::sys::title::TitleArea;
+use tcp_echo::tools::{bench, check, doctor};
 
 fn main() -> ExitCode {
-    let mut cli = match Cli::from_process() {
+    Exit::after_printing(run()).into()
+}
+
+/// Runs the daemon or another command. An error is one of writing to standard output.
+fn run() -> io::Result<Exit> {
+    let cli = match Cli::from_process() {
         Ok(cli) => cli,
-        Err(EarlyExit::Text(text)) => return say(&text),
-        Err(EarlyExit::Usage(line)) => return refuse(line, Exit::Usage),
+        Err(EarlyExit::Text(text)) => return output::print(text).map(|()| Exit::Ok),
+        Err(EarlyExit::Usage(line)) => return Ok(fail(line, Exit::Usage)),
     };
-    match cli.command.take() {
-        Some(SideCommand::Client(command)) => return client::run(command).into(),
-        Some(SideCommand::Doctor(arguments)) => return examine(&cli, arguments.json),
+    let Cli { layers, check_config, print_config, command } = cli;
+    match command {
+        Some(SideCommand::Check(options)) => return check::run(options),
+        Some(SideCommand::Bench(options)) => return bench::run(options),
+        Some(SideCommand::Doctor(arguments)) => {
+            let run = |config: Config| doctor::run(&config, arguments.json);
+            return Config::load(&layers).map_or_else(invalid, run);
+        }
         None => {}
     }
-    if cli.print_config {
-        return print::effective(&cli).map_or_else(|e| refuse(e, Exit::Usage), |text| say(&text));
+    if print_config {
+        let printed = |text: String| output::print(text).map(|()| Exit::Ok);
+        return print::effective(&layers).map_or_else(invalid, printed);
     }
-    let config = Config::load(&cli);
-    if cli.check_config {
-        return config.map_or_else(|e| refuse(e, Exit::Usage), |config| approve(&config));
+    let config = Config::load(&layers);
+    if check_config {
+        return config.map_or_else(invalid, |config| confirm(&config));
     }
-    match Handover::take() {
-        Err(error) => refuse(format!("cannot take over: {error}"), Exit::Failure),
-        Ok(None) => config.map_or_else(|e| refuse(e, Exit::Usage), |config| start(config).into()),
-        Ok(Some(note)) => go_on(config, note, &cli).into(),
+    match Handover::from_environment() {
+        Err(error) => Ok(fail(format_args!("cannot take over: {error}"), Exit::Failure)),
+        Ok(None) => config.map_or_else(invalid, |config| Ok(start(config))),
+        Ok(Some(handover)) => Ok(take_over(config, handover, &layers.faults)),
     }
 }
 
-/// `doctor`, for the daemon that these settings would make.
-fn examine(cli: &Cli, json: bool) -> ExitCode {
-    Config::load(cli)
-        .map_or_else(|e| refuse(e, Exit::Usage), |config| doctor::run(&config, json).into())
-}
-
+/// Starts the daemon, in the background if the configuration says so.
 fn start(config: Config) -> Exit {
     let launch = match config.process.daemon.then(daemon::daemonize).transpose() {
         Ok(launch) => launch,
         Err(error) => {
-            output::complain(format_args!("tcp-echo: cannot go into the background: {error}"));
-            return Exit::Failure;
+            return fail(format_args!("cannot run in the background: {error}"), Exit::Failure);
         }
     };
     serve(config, launch, None)
 }
 
-/// After a reload. Should the configuration have become invalid since it was checked, the former one
-/// goes on.
-fn go_on(config: Result<Config, ConfigError>, note: Handover, cli: &Cli) -> Exit {
-    let former = Config::restore(&note.settings, cli);
+/// Continues the daemon after a reload. If the configuration has become invalid since it was checked,
+/// the former one stays.
+fn take_over(config: Result<Config, ConfigError>, handover: Handover, faults: &[Fault]) -> Exit {
+    let former = Config::restore(&handover.settings, faults);
     let config = match (config, &former) {
         (Ok(config), _) => config,
         (Err(error), Ok(former)) => {
-            output::complain(format_args!(
-                "tcp-echo: going on with the former configuration: {error}"
-            ));
+            let line = format_args!("tcp-echo: keeping the former configuration: {error}");
+            output::print_error(line);
             former.clone()
         }
-        (Err(error), Err(_)) => {
-            output::complain(format_args!("tcp-echo: {error}"));
-            return Exit::Failure;
-        }
+        (Err(error), Err(_)) => return fail(error, Exit::Failure),
     };
-    serve(config, None, Some((note, former.ok())))
+    serve(config, None, Some((handover, former.ok())))
 }
 
-/// `--check-config`; and, for a daemon that wants to become this build, the version that we speak.
-fn approve(config: &Config) -> ExitCode {
-    let answer = handover::answer();
+/// Runs `--check-config`. The answer to a daemon that is about to become this build also has the version
+/// of the handover.
+fn confirm(config: &Config) -> io::Result<Exit> {
+    let answer = handover::version_answer();
     if answer.is_some() {
         if let Err(reason) = controller::preflight(config) {
-            return refuse(reason, Exit::Failure);
+            return Ok(fail(reason, Exit::Failure));
         }
     }
-    say(&format!("configuration is valid\n{}", answer.unwrap_or_default()))
+    let answer = answer.unwrap_or_default();
+    output::print(format_args!("configuration is valid\n{answer}")).map(|()| Exit::Ok)
 }
 
-fn serve(config: Config, launch: Option<Launch>, note: Option<(Handover, Option<Config>)>) -> Exit {
+/// Runs the controller until the daemon ends.
+fn serve(
+    config: Config,
+    launch: Option<Launch>,
+    handover: Option<(Handover, Option<Config>)>,
+) -> Exit {
     logging::init(&config.log);
     let run = || {
-        let invocation = match &note {
-            Some((note, _)) => Invocation::again(note.program.clone()),
+        let invocation = match &handover {
+            Some((handover, _)) => Invocation::again(handover.program.clone()),
             None => Invocation::of_this_process()?,
         };
         let title = TitleArea::claim();
         let (worker_main, admin_main) = (worker::run, admin::run);
-        let boot = Boot { worker_main, admin_main, invocation, title, launch };
-        controller::run(config, boot, note)
+        let program = Program { worker_main, admin_main, invocation, title, launch };
+        controller::run(config, program, handover)
     };
     run().unwrap_or_else(|error| {
         tracing::error!(target: logging::FATAL, "{error}");
@@ -105,11 +119,13 @@ fn serve(config: Config, launch: Option<Launch>, note: Option<(Handover, Option<
     })
 }
 
-fn say(text: &str) -> ExitCode {
-    if output::say(text) { Exit::Ok.into() } else { Exit::Failure.into() }
+/// Reports a configuration that is not valid.
+fn invalid(error: ConfigError) -> io::Result<Exit> {
+    Ok(fail(error, Exit::Usage))
 }
 
-fn refuse(reason: impl std::fmt::Display, exit: Exit) -> ExitCode {
-    output::complain(format_args!("tcp-echo: {reason}"));
-    exit.into()
+/// Reports why nothing runs, and returns `exit`.
+fn fail(reason: impl Display, exit: Exit) -> Exit {
+    output::print_error(format_args!("tcp-echo: {reason}"));
+    exit
 }

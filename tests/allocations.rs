@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll};
 use tcp_echo::cli::Cli;
 use tcp_echo::config::Config;
-use tcp_echo::connections::Connections;
+use tcp_echo::daemon::connections::Connections;
+use tcp_echo::daemon::services::Echo;
+use tcp_echo::daemon::stats::Statistics;
 use tcp_echo::event_loop::timers::Clock;
-use tcp_echo::service::Echo;
-use tcp_echo::stats::Statistics;
 
 struct Counting;
 
@@ -42,11 +42,11 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn no_message_allocates() {
     let cli = Cli::parse_from(Vec::new(), |_| None).expect("no options");
-    let config = Config::load(&cli).expect("the defaults");
+    let config = Config::load(&cli.layers).expect("the defaults");
     let mut statistics = Statistics::new().expect("memory");
-    let seat = statistics.take_seat().expect("a seat");
+    let block = statistics.allocate().expect("a block");
     let mut poll = Poll::new().expect("epoll");
-    let mut connections = Connections::new(&config.connection, Echo, statistics.seat(seat), None);
+    let mut connections = Connections::new(&config.connection, Echo, statistics.block(block), None);
 
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("client");

@@ -46,24 +46,6 @@ generated() {
     cargo run --locked --quiet --example generate "$tmp/assets" && ls "$tmp/assets"
 }
 
-# Sets `program`.
-daemon_is_built() {
-    program=${TCP_ECHO_BIN:-}
-    [[ -z $program ]] || return 0
-    program=$(cargo build --locked --bin tcp-echo --message-format json-render-diagnostics |
-        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
-    [[ -n $program ]]
-}
-
-# plain OPTION...: the daemon, with nothing from the environment.
-plain() {
-    local name clean=()
-    for name in "${!TCP_ECHO_@}"; do
-        clean+=(-u "$name")
-    done
-    env "${clean[@]}" "$program" "$@"
-}
-
 # As it comes the file says nothing; with the marks taken away it says what holds anyway.
 configuration_file() {
     local file=$tmp/assets/tcp-echo.toml
@@ -219,7 +201,7 @@ cargo_install() {
 }
 
 step "generated: cargo run --example generate" generated
-step "the daemon is built" daemon_is_built
+step "the daemon is built" program_is_built
 step "configuration file: says what holds anyway" configuration_file
 step "manual pages: no warning, nothing missing" manual_pages
 step "completions: in the shells that are here" completions

@@ -81,6 +81,24 @@ wait_for() {
     done
 }
 
+# Sets `program` to TCP_ECHO_BIN, or to the debug build.
+program_is_built() {
+    program=${TCP_ECHO_BIN:-}
+    [[ -z $program ]] || return 0
+    program=$(cargo build --locked --bin tcp-echo --message-format json-render-diagnostics |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+    [[ -n $program ]]
+}
+
+# plain ARGUMENT...: the program, with nothing from the environment.
+plain() {
+    local name clean=()
+    for name in "${!TCP_ECHO_@}"; do
+        clean+=(-u "$name")
+    done
+    env "${clean[@]}" "$program" "$@"
+}
+
 # exchange PORT FILE: sends it to this machine's port and prints what comes back. With `nc -N` the
 # sending side is closed after the last byte; bash alone cannot do that.
 exchange() {

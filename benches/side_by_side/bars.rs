@@ -1,32 +1,29 @@
-//! The bars: what is to be reached, and whether it is.
+//! The bars: limits of measured figures, and their judgment.
 
 use crate::measure::{Metric, Sample};
 use crate::table::figure;
 
-/// The name of our server, of the floor, and of the program that ours succeeds.
+/// Names of the daemon, the floor, and the program that the daemon replaces.
 pub(crate) const OURS: &str = "tcp-echo";
 pub(crate) const FLOOR: &str = "floor";
 const PREDECESSOR: &str = "predecessor";
 
-/// Which side of the limit is good.
+/// Direction of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sense {
-    /// The measured figure may be the limit at most.
     AtMost,
-    /// The measured figure must be the limit at least.
     AtLeast,
 }
 
-/// Whom we are compared with.
+/// Servers to compare tcp-echo with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Against {
-    /// The floor.
     Floor,
-    /// Every server that is neither ours nor the floor.
+    /// All except tcp-echo and the floor.
     Peers,
-    /// Everyone else.
+    /// All except tcp-echo.
     Others,
-    /// The program that ours succeeds, if it is there: a guest named `predecessor`.
+    /// A guest named `predecessor`, if there is one.
     Predecessor,
 }
 
@@ -53,36 +50,30 @@ impl Against {
 /// A bar that is a ratio of two servers under the same load.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Ratio {
-    /// What is compared.
     pub metric: Metric,
-    /// With whom.
     pub against: Against,
-    /// Which side of the limit is good.
     pub sense: Sense,
-    /// The limit.
     pub limit: f64,
-    /// How far beyond the limit a measured ratio may be and still count as equal.
+    /// Tolerance beyond the limit, as a part of it.
     pub noise: f64,
 }
 
 impl Ratio {
-    /// A ratio that may be so much at most.
     pub(crate) const fn at_most(metric: Metric, against: Against, limit: f64) -> Self {
         Self { metric, against, sense: Sense::AtMost, limit, noise: 0.0 }
     }
 
-    /// A ratio that must be so much at least.
     pub(crate) const fn at_least(metric: Metric, against: Against, limit: f64) -> Self {
         Self { metric, against, sense: Sense::AtLeast, limit, noise: 0.0 }
     }
 
-    /// The same with an allowance for noise.
+    /// Sets the tolerance.
     pub(crate) const fn with_noise(self, noise: f64) -> Self {
         Self { noise, ..self }
     }
 
-    /// Looks at the turns of all servers, in the order of their names; the comparison that is worst
-    /// for us counts. `None` when there is nobody to compare with and need not be.
+    /// Judges the turns of all servers by the comparison that is worst for tcp-echo. Returns `None` if
+    /// there is no predecessor to compare with.
     pub(crate) fn judge(&self, case: &str, turns: &[(String, Vec<Sample>)]) -> Option<Bar> {
         let ours = turns.iter().find(|(name, _)| name == OURS).map(|(_, samples)| samples);
         let others = turns.iter().filter(|(name, _)| self.against.includes(name));
@@ -115,24 +106,19 @@ impl Ratio {
 /// A bar and what was measured.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Bar {
-    /// What was measured, in words.
     pub what: String,
-    /// Which side of the limit is good.
     pub sense: Sense,
-    /// The limit.
     pub limit: f64,
-    /// The part of the limit that is noise.
+    /// Tolerance as a part of the limit.
     pub noise: f64,
-    /// The figure; `None` when it could not be had.
+    /// Measured figure; `None` if there is none.
     pub measured: Option<f64>,
-    /// Of limit and figure.
+    /// Unit of limit and figure.
     pub unit: &'static str,
-    /// Another word.
     pub remark: String,
 }
 
 impl Bar {
-    /// A figure that may be so much at most.
     pub(crate) fn at_most(what: &str, limit: f64, unit: &'static str, measured: f64) -> Self {
         Self {
             what: what.to_owned(),
@@ -145,12 +131,11 @@ impl Bar {
         }
     }
 
-    /// A figure that must be so much at least.
     pub(crate) fn at_least(what: &str, limit: f64, measured: f64) -> Self {
         Self { sense: Sense::AtLeast, ..Self::at_most(what, limit, "", measured) }
     }
 
-    /// Whether it is reached. What could not be measured is not.
+    /// Returns `true` if the bar is reached, and `false` without a measured figure.
     pub(crate) fn is_reached(&self) -> bool {
         self.measured.is_some_and(|figure| match self.sense {
             Sense::AtMost => figure <= self.limit * (1.0 + self.noise),
@@ -158,7 +143,7 @@ impl Bar {
         })
     }
 
-    /// `ok`, `short`, or `void` when it could not be measured.
+    /// Returns `ok`, `short`, or `void` without a measured figure.
     fn verdict(&self) -> &'static str {
         match self.measured {
             None => "void",
@@ -167,7 +152,7 @@ impl Bar {
         }
     }
 
-    /// The limit in words.
+    /// Formats the limit.
     fn goal(&self) -> String {
         let sign = if self.sense == Sense::AtMost { "≤" } else { "≥" };
         let noise = match self.noise {
@@ -178,7 +163,7 @@ impl Bar {
     }
 }
 
-/// All bars, a line each, and how many are reached.
+/// Returns a line for each bar, and the number of reached bars.
 pub(crate) fn report(bars: &[Bar]) -> String {
     let width = |text: &dyn Fn(&Bar) -> String| {
         bars.iter().map(|bar| text(bar).chars().count()).max().unwrap_or(0)
@@ -234,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_measured_is_void_and_not_reached() {
+    fn a_bar_without_a_figure_is_void_and_not_reached() {
         let bar = Ratio::at_most(Metric::P50, Against::Peers, 1.0);
         for servers in [&[("tcp-echo", 1.0), ("floor", 1.0)][..], &[("tokio", 1.0)]] {
             let bar = bar.judge("case", &turns(servers)).expect("a bar");
@@ -244,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_predecessor_is_compared_where_it_is() {
+    fn the_predecessor_is_compared_if_present() {
         let bar = Ratio::at_most(Metric::P50, Against::Predecessor, 0.8);
         assert_eq!(bar.judge("case", &turns(&[("tcp-echo", 1.0), ("tokio", 1.0)])), None);
         let found = bar.judge("case", &turns(&[("tcp-echo", 1.0), ("predecessor", 2.0)]));

@@ -1,52 +1,48 @@
-//! The loads, and the bars that belong to them.
+//! The cases: loads, and their bars.
 
 use crate::bars::Against::{Floor, Others, Peers, Predecessor};
 use crate::bars::Ratio;
 use crate::measure::Metric::{self, *};
 use crate::table::grouped;
 
-/// Measurements that are more than a load.
+/// Names of the measurements that are not cases.
 const OTHERS: [&str; 5] = ["memory", "respawn", "watched", "open", "latency"];
 
-/// Every name that `only=` knows.
+/// Returns every name that `only=` accepts.
 pub(crate) fn names() -> Vec<&'static str> {
     all().iter().map(|case| case.name).chain(OTHERS).collect()
 }
 
-/// More connections than a server with a thread for each is asked to hold.
+/// Maximum number of connections for the server with a thread for each.
 pub(crate) const MANY: u32 = 2_000;
 
-/// What the connections do.
+/// Traffic of the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
-    /// Messages of so many bytes, each sent when the one before is back.
+    /// Messages of this many bytes, each sent after the echo of the one before.
     Messages(u32),
-    /// Sixteen messages of so many bytes under way.
+    /// Sixteen messages of this many bytes in flight.
     Pipelined(u32),
-    /// Both directions at full speed.
+    /// Continuous data in both directions.
     Stream,
-    /// Connect, one echo of 64 bytes, close; again and again.
+    /// Connect, one echo of 64 bytes, and close, repeatedly.
     Churn,
 }
 
-/// A load that all servers bear in turn.
+/// A load that all servers get in turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
-    /// For `only=`.
+    /// Name for `only=`.
     pub name: &'static str,
-    /// For people.
     pub title: String,
-    /// Connections at once.
     pub connections: u32,
-    /// What they do.
     pub traffic: Traffic,
-    /// The length of a turn in the short mode.
+    /// Length of a turn in the short mode, in seconds.
     pub seconds: f64,
-    /// The figures; by the first one servers are compared in the table.
+    /// Figures in the table, which shows ratios of the first one.
     pub columns: &'static [Metric],
-    /// What is to be reached.
     pub bars: Vec<Ratio>,
-    /// Whether ours spins before it sleeps.
+    /// `true` if tcp-echo runs with --busy-poll.
     pub busy_poll: bool,
 }
 
@@ -55,13 +51,12 @@ const BULK: &[Metric] = &[CpuPerKib, Throughput, LoadBusy, P50, P99];
 const STREAM: &[Metric] = &[CpuPerKib, Throughput, LoadBusy];
 
 impl Case {
-    /// Whether it belongs to the short mode: those with bars do.
+    /// Returns `true` if the case has bars, and so belongs to the short mode.
     pub(crate) fn is_for_all(&self) -> bool {
         !self.bars.is_empty()
     }
 }
 
-/// All cases.
 pub(crate) fn all() -> Vec<Case> {
     let noise = 0.03;
     let small = [
@@ -104,10 +99,10 @@ fn messages(name: &'static str, size: u32, connections: u32, bars: &[Ratio]) -> 
     };
     Case {
         name,
-        title: format!("{bytes} × {}, one message at a time", many(connections)),
+        title: format!("{bytes} × {}, one message at a time", describe_connections(connections)),
         connections,
         traffic: Traffic::Messages(size),
-        // Opening a thousand connections must not weigh.
+        // Opening a thousand connections must not dominate.
         seconds: if connections >= 1_000 { 1.5 } else { 0.7 },
         columns: if size >= 16 << 10 { BULK } else { MESSAGES },
         bars: bars.to_vec(),
@@ -115,7 +110,7 @@ fn messages(name: &'static str, size: u32, connections: u32, bars: &[Ratio]) -> 
     }
 }
 
-fn many(connections: u32) -> String {
+fn describe_connections(connections: u32) -> String {
     match connections {
         1 => "1 connection".to_owned(),
         more => format!("{} connections", grouped(f64::from(more))),
@@ -124,7 +119,7 @@ fn many(connections: u32) -> String {
 
 fn streams(name: &'static str, connections: u32, bars: &[Ratio]) -> Case {
     Case {
-        title: format!("a stream in both directions × {}", many(connections)),
+        title: format!("a stream in both directions × {}", describe_connections(connections)),
         traffic: Traffic::Stream,
         columns: STREAM,
         ..messages(name, 1, connections, bars)
@@ -163,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case_has_a_name_of_its_own_and_a_column() {
+    fn cases_have_unique_names_and_columns() {
         let names = names();
         for (index, name) in names.iter().enumerate() {
             assert!(!names[..index].contains(name), "{name}");

@@ -1,5 +1,4 @@
-//! The machine: descriptors for everybody, a network that nobody else has touched, and what must be
-//! said above every table.
+//! The machine: the limit of descriptors, a fresh network namespace, and the header of the output.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,23 +11,21 @@ use nix::sys::socket::{
 };
 use nix::unistd::{Pid, geteuid};
 
-/// The machine as the servers and clients find it.
+/// Environment of servers and clients.
 #[derive(Clone, Debug)]
 pub(crate) struct Environment {
-    /// The CPU of the server.
     pub server_cpu: usize,
-    /// The CPU of the load; the same where there is only one.
+    /// CPU of the load; equal to `server_cpu` if there is only one.
     pub load_cpu: usize,
-    /// Descriptors that a process may have.
+    /// Limit of descriptors of a process.
     pub descriptors: u64,
-    /// What has become of the network namespace.
+    /// Description of the network namespace.
     network: String,
 }
 
 impl Environment {
-    /// Raises the limit of descriptors, and moves into a fresh network namespace if it may: it has
-    /// no firewall rules and no connection tracking, which would cost every packet something. To be
-    /// called while there is one thread.
+    /// Raises the limit of descriptors and, if permitted, enters a fresh network namespace, which has
+    /// neither firewall rules nor connection tracking. To be called while there is only one thread.
     ///
     /// # Errors
     /// The limits or the affinity cannot be read.
@@ -49,7 +46,7 @@ impl Environment {
         Ok(Self { server_cpu, load_cpu, descriptors: hard, network })
     }
 
-    /// What the figures depend on, in lines.
+    /// Describes the machine in lines.
     pub(crate) fn describe(&self) -> String {
         let kernel = setting("/proc/sys/kernel/osrelease");
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -77,12 +74,12 @@ impl Environment {
     }
 }
 
-/// The content of a file of the kernel's; a question mark where there is none.
+/// Returns the content of a file of /proc, or a question mark.
 pub(crate) fn setting(path: &str) -> String {
     fs::read_to_string(path).map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())
 }
 
-/// Leaves the machine's network for one with a loopback interface only.
+/// Enters a network namespace with only a loopback interface.
 fn own_network() -> Result<(), String> {
     if !geteuid().is_root() {
         return Err("another one needs root".to_owned());
@@ -96,7 +93,7 @@ fn own_network() -> Result<(), String> {
     })
 }
 
-/// Asks the kernel by netlink to switch interface 1, the loopback, on.
+/// Sets interface 1, the loopback, up through netlink.
 fn raise_loopback() -> io::Result<()> {
     const NEW_LINK: u16 = 16;
     const REQUEST: u16 = 1;
@@ -119,6 +116,6 @@ fn raise_loopback() -> io::Result<()> {
         message.extend(word.to_ne_bytes());
     }
     sendto(socket.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    // The kernel has done it when the call returns. Whether it has, connecting will tell.
+    // The kernel handles the request synchronously; the bind tests the result.
     std::net::TcpListener::bind("127.0.0.1:0").map(drop)
 }

@@ -1,5 +1,5 @@
-//! The floor: the least that an echo can cost. One thread, one epoll loop, edge-triggered, one buffer,
-//! two system calls for an echo, and nothing else: no limits, no timers, no end.
+//! The floor: a minimal echo server. One thread, one edge-triggered epoll loop, one buffer, and two system
+//! calls per echo, without limits, timers, or shutdown.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -8,14 +8,14 @@ use std::os::fd::AsRawFd;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-/// 256 KiB beat smaller ones where messages are large, and cost nothing where they are small.
+/// Size of the buffer: 256 KiB is faster than less for large messages, and as fast for small ones.
 const BUFFER: usize = 256 * 1024;
 const LISTENER: Token = Token(usize::MAX);
 
-/// The connections, by descriptor.
 struct Floor {
+    /// Connections by descriptor.
     table: Vec<Option<TcpStream>>,
-    /// What the kernel would not take.
+    /// Pending output by descriptor.
     unsent: HashMap<usize, Vec<u8>>,
     buffer: Vec<u8>,
 }
@@ -33,7 +33,7 @@ pub(crate) fn serve(listener: std::net::TcpListener) -> io::Result<()> {
     let mut floor = Floor { table: Vec::new(), unsent: HashMap::new(), buffer: vec![0; BUFFER] };
     loop {
         match poll.poll(&mut events, None) {
-            // It was stopped for a while, or looked at.
+            // A stop signal or a debugger.
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             outcome => outcome?,
         }
@@ -41,7 +41,7 @@ pub(crate) fn serve(listener: std::net::TcpListener) -> io::Result<()> {
             let Token(index) = event.token();
             if event.token() == LISTENER {
                 floor.accept(&listener, &poll)?;
-            } else if floor.turn(index, event.is_readable(), event.is_read_closed()).is_err() {
+            } else if floor.echo(index, event.is_readable(), event.is_read_closed()).is_err() {
                 floor.unsent.remove(&index);
                 floor.table[index] = None;
             }
@@ -68,8 +68,8 @@ impl Floor {
         }
     }
 
-    /// Echoes what is there. An error is the end of the connection.
-    fn turn(&mut self, index: usize, readable: bool, ends: bool) -> io::Result<()> {
+    /// Echoes the available input. An error ends the connection.
+    fn echo(&mut self, index: usize, readable: bool, ends: bool) -> io::Result<()> {
         let Some(stream) = &mut self.table[index] else { return Ok(()) };
         if let Some(unsent) = self.unsent.get_mut(&index) {
             let sent = send(stream, unsent)?;
@@ -93,7 +93,7 @@ impl Floor {
                 self.unsent.insert(index, self.buffer[sent..count].to_vec());
                 return Ok(());
             }
-            // A receive that does not fill the buffer has emptied the socket.
+            // A short receive means that the socket is empty, unless a FIN follows.
             if count < self.buffer.len() && !ends {
                 return Ok(());
             }
@@ -101,7 +101,7 @@ impl Floor {
     }
 }
 
-/// One send: how much the kernel took.
+/// Sends once, and returns the number of bytes sent.
 fn send(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     match stream.write(bytes) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),

@@ -1,7 +1,7 @@
-//! Latency against load: messages are due at given times whatever the server does (open loop), so a
-//! server that falls behind shows it.
+//! Latency against load. In an open loop, messages are due at fixed times, so the latency includes the
+//! delay of a server that falls behind.
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::cases::Traffic;
 use crate::load::Load;
 use crate::measure::Metric;
@@ -11,14 +11,14 @@ use crate::table::{Table, figure, grouped};
 
 const CONNECTIONS: u32 = 50;
 const SECONDS: f64 = 0.6;
-/// Loads, as parts of what our server does in a closed loop.
+/// Loads, as parts of the rate of tcp-echo in a closed loop.
 const PARTS: [f64; 8] = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7];
 const PERCENTILES: [(Metric, &str); 3] =
     [(Metric::P50, "p50"), (Metric::P99, "p99"), (Metric::P999, "p99.9")];
 
-/// Measures, and writes the plot.
+/// Measures the latencies, and writes the plot.
 pub(crate) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
-    let seconds = bench.wishes.seconds(SECONDS);
+    let seconds = bench.options.seconds(SECONDS);
     let traffic = Traffic::Messages(64);
     let closed = Load { connections: CONNECTIONS, traffic, seconds, rate: None };
     let ours = bench.contestants[..1].to_vec();
@@ -28,7 +28,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
     println!(
         "\nlatency: 64 B × {CONNECTIONS} connections at given rates ({} rounds of {seconds} s, \
          medians, µs); {} echoes/s in a closed loop",
-        bench.wishes.rounds,
+        bench.options.rounds,
         figure(capacity),
     );
     let contestants = bench.contestants.clone();
@@ -74,8 +74,8 @@ fn plot(levels: &[(f64, Turns)]) -> Result<(), String> {
         "latency.svg",
         &Figure {
             title: format!("Latency against load: 64 B × {CONNECTIONS} connections, open loop"),
-            x_label: "thousand messages a second".to_owned(),
-            y_label: "µs from when a message was due".to_owned(),
+            x_label: "thousand messages per second".to_owned(),
+            y_label: "µs from the intended time".to_owned(),
             x: Scale::Linear,
             y: Scale::Log,
             panels: PERCENTILES.map(panel).into(),

@@ -1,4 +1,4 @@
-//! Processes that we start: pinned to a CPU, each the leader of a group, and none left behind.
+//! Child processes: pinned to a CPU, each the leader of a process group, and killed with the parent.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -15,25 +15,28 @@ use nix::unistd::Pid;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::{ON, limits, proc};
+use crate::proc;
 
-/// The leaders of all groups that live.
+/// First argument with which this program starts itself to become another one on a given CPU.
+pub(crate) const PINNED: &str = ".pinned";
+
+/// Leaders of all running groups.
 static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 fn groups() -> MutexGuard<'static, BTreeSet<i32>> {
     GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A command that runs `program` on `cpu`, or anywhere, and dies with us. This program starts itself
-/// first and becomes the other one when all that is done.
+/// Returns a command that runs `program` on `cpu`, or on any CPU, and dies with this process. It starts
+/// this program, which sets both up and then becomes the other one.
 ///
 /// # Errors
-/// This program does not know where it is.
+/// The path of this program is unknown.
 pub(crate) fn command(cpu: Option<usize>, program: &str) -> io::Result<Command> {
     let mut command = Command::new(env::current_exe()?);
     let cpu = cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string());
-    command.args([ON, &process::id().to_string(), &cpu, program]).process_group(0);
-    // The daemon's own variables are for the daemon of the user, not for ours.
+    command.args([PINNED, &process::id().to_string(), &cpu, program]).process_group(0);
+    // Variables of the user's daemon must not configure this one.
     for (name, _) in
         env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TCP_ECHO_"))
     {
@@ -42,7 +45,7 @@ pub(crate) fn command(cpu: Option<usize>, program: &str) -> io::Result<Command> 
     Ok(command)
 }
 
-/// The other half of [`command`]; returns only when it fails.
+/// Child side of [`command`]. Returns only an error.
 pub(crate) fn become_pinned(words: &[String]) -> String {
     let [starter, cpu, program, arguments @ ..] = words else { return "no program".to_owned() };
     let prepared = || -> nix::Result<()> {
@@ -57,15 +60,15 @@ pub(crate) fn become_pinned(words: &[String]) -> String {
     if let Err(error) = prepared() {
         return format!("cannot pin to CPU {cpu}: {error}");
     }
-    // It may have died before we asked to be told.
+    // The parent may have died before prctl(2).
     if parent_id().to_string() != *starter {
-        return "nobody waits for this any more".to_owned();
+        return "the parent has exited".to_owned();
     }
     let error = Command::new(program).args(arguments).exec();
     format!("{program}: {error}")
 }
 
-/// A process and its group. When it goes out of scope nothing of it is left.
+/// A process and its group, both killed on drop.
 #[derive(Debug)]
 pub(crate) struct Group {
     process: Child,
@@ -77,24 +80,21 @@ impl Group {
     /// # Errors
     /// Those of fork(2) and execve(2).
     pub(crate) fn start(mut command: Command) -> io::Result<Self> {
-        // Held until it is noted: an interrupt must not come in between.
+        // Locked until the process is recorded, so that an interrupt does not miss it.
         let mut groups = groups();
         let process = command.spawn()?;
         groups.insert(process.id() as i32);
         Ok(Self { process })
     }
 
-    /// The process.
     pub(crate) fn process(&mut self) -> &mut Child {
         &mut self.process
     }
 
-    /// Its pid.
     pub(crate) fn pid(&self) -> i32 {
         self.process.id() as i32
     }
 
-    /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.process.try_wait(), Ok(None))
     }
@@ -103,11 +103,11 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         let leader = self.pid();
-        // Some may have left the group; they are found as long as their ancestors live.
+        // Descendants in other groups can only be found while their ancestors live.
         let members = proc::tree(leader);
         let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
         for pid in members {
-            // Gone already, as a rule.
+            // Most are already dead.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         let _ = self.process.wait();
@@ -115,50 +115,49 @@ impl Drop for Group {
     }
 }
 
-/// On INT, TERM and HUP everything that was started is killed, and we end.
+/// On INT, TERM, and HUP, kills all groups, calls `restore`, and exits.
 ///
 /// # Errors
 /// No thread, or no descriptor.
-pub(crate) fn end_all_on_interrupt() -> io::Result<()> {
+pub(crate) fn kill_all_on_interrupt(restore: fn()) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::Builder::new().spawn(move || {
         let signal = signals.forever().next().unwrap_or(SIGTERM);
-        // Nothing is started while we hold this, and we never let go.
-        for &leader in groups().iter() {
+        // The lock is kept until the exit, so that nothing is started meanwhile.
+        let groups = groups();
+        for &leader in groups.iter() {
             let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
         }
-        limits::put_back();
+        restore();
         process::exit(128 + signal);
     })?;
     Ok(())
 }
 
-/// What a client has printed and how it has ended.
+/// Output and exit status of a client.
 #[derive(Debug)]
 pub(crate) struct Output {
-    /// Standard output.
-    pub text: String,
-    /// Standard error; a few lines at most.
-    pub complaint: String,
-    /// Its exit code, or the signal.
+    pub stdout: String,
+    pub stderr: String,
     pub status: ExitStatus,
 }
 
-/// Runs a command made by [`command`] to its end.
+/// Runs a command made by [`command`] and returns its output.
 ///
 /// # Errors
-/// It cannot be started, or does not print text.
+/// Those of fork(2) and execve(2), and output that is not UTF-8.
 pub(crate) fn output(mut command: Command) -> io::Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut group = Group::start(command)?;
     let process = group.process();
-    let (mut text, mut complaint) = (String::new(), String::new());
-    if let Some(mut stdout) = process.stdout.take() {
-        stdout.read_to_string(&mut text)?;
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    if let Some(mut pipe) = process.stdout.take() {
+        pipe.read_to_string(&mut stdout)?;
     }
-    if let Some(mut stderr) = process.stderr.take() {
-        stderr.read_to_string(&mut complaint)?;
+    // The client prints only a few lines here, which fit into the pipe.
+    if let Some(mut pipe) = process.stderr.take() {
+        pipe.read_to_string(&mut stderr)?;
     }
     let status = process.wait()?;
-    Ok(Output { text, complaint, status })
+    Ok(Output { stdout, stderr, status })
 }

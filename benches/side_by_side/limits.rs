@@ -1,4 +1,4 @@
-//! What the machine must allow for very many connections; looked at before anything is started.
+//! Limits of the machine that very many connections need, checked before anything starts.
 
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -6,27 +6,27 @@ use std::sync::{Mutex, PoisonError};
 use nix::unistd::geteuid;
 
 use crate::environment::{Environment, setting};
-use crate::hold::CONNECTIONS_OF_AN_ADDRESS;
+use crate::idle::CONNECTIONS_PER_ADDRESS;
 use crate::proc;
 
 const FILE_MAX: &str = "/proc/sys/fs/file-max";
-/// Files that are open beside the connections.
+/// Open files other than connections.
 const OTHER_FILES: u64 = 50_000;
-/// Bytes that both ends of a connection take, in the kernel and in processes.
+/// Memory of both ends of a connection in bytes, in the kernel and in processes.
 const BYTES: f64 = 10_500.0;
-/// Bytes that are left to others.
+/// Memory in bytes to leave to other processes.
 const SPARE_BYTES: f64 = 1.5e9;
 
-/// The value of `fs.file-max` to put back.
-static FORMER: Mutex<Option<String>> = Mutex::new(None);
+/// Value of `fs.file-max` to restore.
+static ORIGINAL: Mutex<Option<String>> = Mutex::new(None);
 
-/// Checks that `count` connections of `workers` workers are possible; raises `fs.file-max` if that is
-/// all that is in the way, and says so.
+/// Checks that `workers` workers can have `count` connections. If only `fs.file-max` is too low, raises it
+/// and prints a line.
 ///
 /// # Errors
-/// A line: what stands in the way, and what to do.
-pub(crate) fn check(count: u64, workers: u64, machine: &Environment) -> Result<Raised, String> {
-    // The kernel spreads connections by a hash: some workers get a few more than others.
+/// One line with the limit and what to do.
+pub(crate) fn check(count: u64, workers: u64, machine: &Environment) -> Result<Restore, String> {
+    // The kernel distributes connections by hash, so some workers get more than the mean.
     let mean = count as f64 / workers as f64;
     let share = (mean + 6.0 * mean.sqrt()) as u64 + 500;
     if share > machine.descriptors {
@@ -40,8 +40,8 @@ pub(crate) fn check(count: u64, workers: u64, machine: &Environment) -> Result<R
         return Err(format!("fs.epoll.max_user_watches is {watches}: raise it above {count}"));
     }
     let ports = ports();
-    if ports < 2 * CONNECTIONS_OF_AN_ADDRESS {
-        let least = 2 * CONNECTIONS_OF_AN_ADDRESS;
+    if ports < 2 * CONNECTIONS_PER_ADDRESS {
+        let least = 2 * CONNECTIONS_PER_ADDRESS;
         return Err(format!("net.ipv4.ip_local_port_range has {ports} ports, needed are {least}"));
     }
     let free = proc::meminfo("MemAvailable");
@@ -57,37 +57,37 @@ pub(crate) fn check(count: u64, workers: u64, machine: &Environment) -> Result<R
     raise_files(2 * count + OTHER_FILES)
 }
 
-/// The machine as it was, when this goes out of scope.
+/// Restores `fs.file-max` on drop.
 #[derive(Debug)]
-pub(crate) struct Raised(());
+pub(crate) struct Restore(());
 
-impl Drop for Raised {
+impl Drop for Restore {
     fn drop(&mut self) {
-        put_back();
+        restore();
     }
 }
 
 /// Both ends of a connection are open files of this machine.
-fn raise_files(needed: u64) -> Result<Raised, String> {
+fn raise_files(needed: u64) -> Result<Restore, String> {
     let limit = number(FILE_MAX)?;
     if limit >= needed {
-        return Ok(Raised(()));
+        return Ok(Restore(()));
     }
     let refusal =
         format!("fs.file-max is {limit}, needed are {needed}: sysctl -w fs.file-max={needed}");
     if !geteuid().is_root() {
         return Err(refusal);
     }
-    *FORMER.lock().unwrap_or_else(PoisonError::into_inner) = Some(limit.to_string());
-    let raised = Raised(());
+    *ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner) = Some(limit.to_string());
+    let raised = Restore(());
     fs::write(FILE_MAX, needed.to_string()).map_err(|error| format!("{refusal} ({error})"))?;
-    println!("fs.file-max is raised from {limit} to {needed} and will be put back");
+    println!("fs.file-max is raised from {limit} to {needed} and will be restored");
     Ok(raised)
 }
 
-/// Puts `fs.file-max` back if it was raised.
-pub(crate) fn put_back() {
-    if let Some(value) = FORMER.lock().unwrap_or_else(PoisonError::into_inner).take() {
+/// Restores `fs.file-max` if it was raised.
+pub(crate) fn restore() {
+    if let Some(value) = ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner).take() {
         match fs::write(FILE_MAX, &value) {
             Ok(()) => println!("fs.file-max is {value} again"),
             Err(error) => eprintln!("side_by_side: fs.file-max was {value}: {error}"),
@@ -100,7 +100,7 @@ fn number(path: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("{path} holds no number: {text}"))
 }
 
-/// Ports that a client has towards one server from one address.
+/// Returns the number of ports of a client per server and source address.
 fn ports() -> u64 {
     let range = setting("/proc/sys/net/ipv4/ip_local_port_range");
     let mut ends = range.split_whitespace().filter_map(|word| word.parse::<u64>().ok());

@@ -1,5 +1,4 @@
-//! The load: `tcp-echo bench` on a CPU of its own. It compares every byte; one that is wrong, or a
-//! connection that fails, voids the turn.
+//! The load: `tcp-echo bench` on a separate CPU. A wrong byte or a failed connection voids the turn.
 
 use std::net::SocketAddr;
 
@@ -14,16 +13,13 @@ use crate::measure::Sample;
 use crate::proc;
 use crate::server::{BINARY, Server};
 
-/// What the client is to do.
+/// Load of a turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Load {
-    /// Connections at once.
     pub connections: u32,
-    /// What they do.
     pub traffic: Traffic,
-    /// For so long.
     pub seconds: f64,
-    /// Messages a second on each connection, at times of their own (open loop).
+    /// Messages per second on each connection (open loop).
     pub rate: Option<f64>,
 }
 
@@ -35,7 +31,7 @@ impl Load {
             Traffic::Messages(size) => format!(" --message-size {size}"),
             Traffic::Pipelined(size) => format!(" --message-size {size} --pipeline 16"),
             Traffic::Stream => " --stream".to_owned(),
-            // Each connection needs a port, which rests for a second when it is over.
+            // The port of a closed connection is not reusable for a second.
             Traffic::Churn => {
                 let sources: Vec<String> = (1..=20).map(|n| format!("127.0.0.{n}")).collect();
                 format!(" --channel-lifetime 0 --source-ip {}", sources.join(","))
@@ -47,10 +43,10 @@ impl Load {
         line.split(' ').map(str::to_owned).collect()
     }
 
-    /// One turn of a server.
+    /// Measures one turn of a server.
     ///
     /// # Errors
-    /// What voids it, in a line.
+    /// The reason why the turn is void, in one line.
     pub(crate) fn run(&self, server: &mut Server, machine: &Environment) -> Result<Sample, String> {
         server.check()?;
         let (before, load_before) = (proc::cpu(server.pid()), ended_cpu());
@@ -60,27 +56,27 @@ impl Load {
         read(&report, after - before, load_after - load_before)
     }
 
-    /// Runs the client to its end and returns what it reports.
+    /// Runs the client and returns its report.
     fn client(&self, address: SocketAddr, machine: &Environment) -> Result<Value, String> {
-        let fail = |error: std::io::Error| format!("the client cannot be started: {error}");
+        let fail = |error: std::io::Error| format!("cannot start the client: {error}");
         let mut command = launch::command(Some(machine.load_cpu), BINARY).map_err(fail)?;
         command.args(self.options(address));
-        let Output { text, complaint, status } = launch::output(command).map_err(fail)?;
-        serde_json::from_str(&text).map_err(|_| {
-            let said = complaint.lines().last().unwrap_or("it says nothing");
+        let Output { stdout, stderr, status } = launch::output(command).map_err(fail)?;
+        serde_json::from_str(&stdout).map_err(|_| {
+            let said = stderr.lines().last().unwrap_or("no error message");
             format!("the client failed, {status}: {said}")
         })
     }
 }
 
-/// Nanoseconds of processor time of all our processes that have ended: the clients. Servers live on
-/// through all turns.
+/// Returns the CPU time of all exited children in nanoseconds. Only clients exit; servers run through all
+/// turns.
 fn ended_cpu() -> f64 {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
     usage.map_or(f64::NAN, |used| (used.user_time() + used.system_time()).num_nanoseconds() as f64)
 }
 
-/// What the client has reported, if nothing was wrong.
+/// Reads the report of the client. Any error voids the turn.
 fn read(report: &Value, cpu: f64, load_cpu: f64) -> Result<Sample, String> {
     let errors = report["errors"].as_object().ok_or("the client reports no errors field")?;
     if let Some((cause, count)) = errors.iter().find(|(_, count)| count.as_u64() != Some(0)) {

@@ -1,27 +1,28 @@
-//! The side-by-side: this server, the floor, and its peers, in turn, in one run. `benches/README.md`
-//! says how to use it and what is measured.
+//! The side-by-side: tcp-echo, the floor, and its peers take turns in one run. `benches/README.md`
+//! describes its use and method.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! |---|---|
-//! | [`words`] | what was typed |
-//! | [`environment`] | the machine: limits, a network of our own, and what stands above every table |
-//! | [`launch`] | processes pinned to a CPU, and none of them left behind |
+//! | [`options`] | command line |
+//! | [`bench`] | state of a run |
+//! | [`environment`] | the machine: limits, network namespace, and the header of the output |
+//! | [`launch`] | child processes, pinned to a CPU and killed with the parent |
 //! | [`server`], [`floor`], [`peers`] | the servers |
-//! | [`load`], [`hold`] | the clients: one that loads and verifies, one that keeps connections open |
-//! | [`proc`] | processor time and memory of other processes |
-//! | [`measure`], [`bars`], [`table`], [`svg`] | figures, judged and shown; pure |
-//! | [`cases`], [`rounds`] | loads, and taking turns under them |
-//! | [`memory`], [`open`], [`respawn`], [`watched`], [`latency`] | what is not a load alone |
-//! | [`million`], [`limits`] | a million connections, and what the machine must allow for them |
-// Cargo compiles benchmarks as tests; without a harness the tests themselves fall away. `units.rs` has
-// them run.
+//! | [`load`], [`idle`] | the clients: `tcp-echo bench`, and one that keeps connections open |
+//! | [`proc`] | CPU time and memory of other processes |
+//! | [`measure`], [`bars`], [`table`], [`svg`] | figures, their judgment and output; pure |
+//! | [`cases`], [`rounds`] | the loads, and the turns of the servers |
+//! | [`memory`], [`open`], [`respawn`], [`watched`], [`latency`] | other measurements |
+//! | [`million`], [`limits`] | a million connections, and the limits of the machine |
+// Cargo compiles benchmarks as tests, but without a harness their tests are unused. `units.rs` runs them.
 #![cfg_attr(test, allow(unused_imports))]
 
 mod bars;
+mod bench;
 mod cases;
 mod environment;
 mod floor;
-mod hold;
+mod idle;
 mod latency;
 mod launch;
 mod limits;
@@ -30,6 +31,7 @@ mod measure;
 mod memory;
 mod million;
 mod open;
+mod options;
 mod peers;
 mod proc;
 mod respawn;
@@ -38,121 +40,87 @@ mod server;
 mod svg;
 mod table;
 mod watched;
-mod words;
 
 use std::process::ExitCode;
 
 use self::bars::Bar;
+use self::bench::Bench;
 use self::environment::Environment;
+use self::options::{Mode, Options};
 use self::server::Contestant;
-use self::words::{Mode, Wishes};
-
-/// Words with which this program starts itself. None can be typed by mistake.
-const ON: &str = ".on";
-const SERVE: &str = ".serve";
-const HOLD: &str = ".hold";
 
 fn main() -> ExitCode {
     let words: Result<Vec<String>, _> =
-        std::env::args_os().skip(1).map(|w| w.into_string()).collect();
-    let Ok(words) = words else { return refuse("the arguments are not all text") };
-    let (first, rest) = words.split_first().map_or(("", &[][..]), |(f, rest)| (f.as_str(), rest));
-    let failed = match first {
-        ON => launch::become_pinned(rest),
-        SERVE => peers::serve(rest),
-        HOLD => hold::run(rest),
-        _ => return run(words),
+        std::env::args_os().skip(1).map(|word| word.into_string()).collect();
+    let Ok(words) = words else {
+        eprintln!("side_by_side: the arguments are not UTF-8");
+        return ExitCode::from(2);
     };
-    eprintln!("failed: {failed}");
+    let error = match words.split_first() {
+        Some((first, rest)) if first == launch::PINNED => launch::become_pinned(rest),
+        Some((first, rest)) if first == peers::SERVE => peers::serve(rest),
+        Some((first, rest)) if first == idle::COMMAND => idle::run(rest),
+        _ => return run(&words),
+    };
+    eprintln!("failed: {error}");
     ExitCode::FAILURE
 }
 
-fn refuse(reason: &str) -> ExitCode {
-    eprintln!("side_by_side: {reason}");
-    ExitCode::from(2)
+fn run(words: &[String]) -> ExitCode {
+    let options = Options::parse_words(words).unwrap_or_else(|error| error.exit());
+    let failures = measure(&options).unwrap_or_else(|error| vec![error]);
+    failures.iter().for_each(|failure| eprintln!("side_by_side: {failure}"));
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(words: Vec<String>) -> ExitCode {
-    let wishes = match Wishes::new(&words) {
-        Ok(wishes) => wishes,
-        Err(reason) => return refuse(&reason),
-    };
-    if wishes.help {
-        print!("{}", words::HELP);
-        return ExitCode::SUCCESS;
-    }
-    let troubles = measure(&wishes).unwrap_or_else(|error| vec![error]);
-    troubles.iter().for_each(|trouble| eprintln!("side_by_side: {trouble}"));
-    if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Does what was asked for; returns what makes the run a failure.
-fn measure(wishes: &Wishes) -> Result<Vec<String>, String> {
+/// Runs the selected measurements and returns what makes the run a failure.
+fn measure(options: &Options) -> Result<Vec<String>, String> {
     let environment = Environment::prepare()?;
-    launch::end_all_on_interrupt().map_err(|error| format!("no signal handler: {error}"))?;
-    let (bars, mut troubles) = match wishes.mode {
+    launch::kill_all_on_interrupt(limits::restore)
+        .map_err(|error| format!("cannot handle signals: {error}"))?;
+    let (bars, mut failures) = match options.mode() {
         Mode::Million(count) => (million::run(count, &environment)?, Vec::new()),
-        Mode::Short | Mode::Full | Mode::Plots => side_by_side(wishes, &environment)?,
+        Mode::Short | Mode::Full | Mode::Plots => side_by_side(options, &environment)?,
     };
     if !bars.is_empty() {
         println!("{}", bars::report(&bars));
     }
-    if wishes.strict {
-        let short = bars.iter().filter(|bar| !bar.is_reached());
-        troubles.extend(short.map(|bar| format!("short of a bar: {}", bar.what)));
+    if options.strict {
+        let missed = bars.iter().filter(|bar| !bar.is_reached());
+        failures.extend(missed.map(|bar| format!("bar not reached: {}", bar.what)));
     }
-    Ok(troubles)
+    Ok(failures)
 }
 
-/// What everything that measures works with.
-struct Bench<'a> {
-    wishes: &'a Wishes,
-    environment: &'a Environment,
-    /// The servers in the order of their turns; ours is the first, the floor the second.
-    contestants: Vec<Contestant>,
-    bars: Vec<Bar>,
-    /// Wrong bytes, servers that died: one line each.
-    troubles: Vec<String>,
-}
-
-impl Bench<'_> {
-    /// Says that a server takes no further part in a case, and why.
-    fn void(&mut self, case: &str, server: &str, error: &str) {
-        let line = format!("{case}: {server} is out: {error}");
-        println!("void  {line}");
-        self.troubles.push(line);
-    }
-}
-
-/// Everything but the million: the bars, and what makes the run a failure.
+/// Runs everything but the million. Returns the bars, and what makes the run a failure.
 fn side_by_side(
-    wishes: &Wishes,
+    options: &Options,
     environment: &Environment,
 ) -> Result<(Vec<Bar>, Vec<String>), String> {
     print!("{}", environment.describe());
-    let contestants = Contestant::all(&wishes.guests);
-    let (bars, troubles) = (Vec::new(), Vec::new());
-    let mut bench = Bench { wishes, environment, contestants, bars, troubles };
-    let (full, plots) = (wishes.mode == Mode::Full, wishes.mode == Mode::Plots);
+    let contestants = Contestant::all(&options.guests);
+    let (bars, failures) = (Vec::new(), Vec::new());
+    let mut bench = Bench { options, environment, contestants, bars, failures };
+    let (full, plots) = (options.mode() == Mode::Full, options.mode() == Mode::Plots);
     for case in cases::all() {
-        if wishes.wants(case.name, full || (!plots && case.is_for_all())) {
+        if options.wants(case.name, full || (!plots && case.is_for_all())) {
             rounds::run(&mut bench, &case)?;
         }
     }
-    if wishes.wants("memory", !plots) {
+    if options.wants("memory", !plots) {
         memory::run(&mut bench)?;
     }
-    if wishes.wants("respawn", !plots) {
+    if options.wants("respawn", !plots) {
         respawn::run(&mut bench)?;
     }
-    if wishes.wants("watched", !plots) {
+    if options.wants("watched", !plots) {
         watched::run(&mut bench);
     }
-    if wishes.wants("open", true) {
+    if options.wants("open", true) {
         open::run(&mut bench)?;
     }
-    if wishes.wants("latency", full || plots) {
+    if options.wants("latency", full || plots) {
         latency::run(&mut bench)?;
     }
-    Ok((bench.bars, bench.troubles))
+    Ok((bench.bars, bench.failures))
 }

@@ -1,42 +1,39 @@
 //! Figures of one turn, medians, and ratios.
 
-/// What one turn of one server has shown.
+/// Measurements of one turn of one server.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Sample {
-    /// Nanoseconds of processor time that the server's processes took.
+    /// CPU time of the server's processes in nanoseconds.
     pub cpu: f64,
-    /// The same for the client.
+    /// CPU time of the client in nanoseconds.
     pub load_cpu: f64,
-    /// Echoes that came back whole and right.
+    /// Complete and correct echoes.
     pub echoes: f64,
-    /// Bytes that came back right.
+    /// Correctly echoed bytes.
     pub bytes: f64,
-    /// Connections that were opened.
+    /// Opened connections.
     pub connections: f64,
-    /// The length of the turn.
     pub seconds: f64,
-    /// Microseconds that half of the echoes took at most.
+    /// Median latency in microseconds.
     pub p50: f64,
-    /// The same for 99 of 100.
     pub p99: f64,
-    /// The same for 999 of 1000.
     pub p99_9: f64,
 }
 
-/// A figure of a turn.
+/// Figure derived from a [`Sample`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Metric {
-    /// Nanoseconds of the server's processor time for an echo.
+    /// CPU time of the server per echo, in nanoseconds.
     CpuPerEcho,
-    /// The same for 1024 bytes.
+    /// CPU time of the server per 1024 bytes, in nanoseconds.
     CpuPerKib,
-    /// Microseconds of the server's processor time for a connection.
+    /// CPU time of the server per connection, in microseconds.
     CpuPerConnection,
-    /// Echoes a second.
+    /// Echoes per second.
     Echoes,
-    /// Millions of bytes a second, each way.
+    /// Millions of bytes per second in each direction.
     Throughput,
-    /// Connections a second.
+    /// Connections per second.
     Connections,
     /// Latency in microseconds.
     P50,
@@ -44,13 +41,12 @@ pub(crate) enum Metric {
     P99,
     /// Latency in microseconds.
     P999,
-    /// The part of the turn for which the client was at work. At 1 it is the client that limits what
-    /// goes through.
+    /// CPU usage of the client. At 1, the client limits the throughput.
     LoadBusy,
 }
 
 impl Metric {
-    /// The head of its column.
+    /// Returns the header of the column.
     pub(crate) fn head(self) -> &'static str {
         match self {
             Self::CpuPerEcho => "CPU ns/echo",
@@ -66,7 +62,7 @@ impl Metric {
         }
     }
 
-    /// This figure of a turn.
+    /// Computes the figure of a turn.
     pub(crate) fn of(self, sample: &Sample) -> f64 {
         let Sample { cpu, load_cpu, echoes, bytes, connections, seconds, p50, p99, p99_9 } =
             *sample;
@@ -84,19 +80,18 @@ impl Metric {
         }
     }
 
-    /// The median over all turns.
+    /// Returns the median of all turns.
     pub(crate) fn median(self, samples: &[Sample]) -> f64 {
         median(samples.iter().map(|sample| self.of(sample)))
     }
 
-    /// How many times the other's figure ours is: the median of the ratios turn by turn, so that what
-    /// disturbs a whole round disturbs no ratio.
+    /// Returns the median of the ratios turn by turn, so that a disturbance of a whole round cancels out.
     pub(crate) fn ratio(self, ours: &[Sample], others: &[Sample]) -> f64 {
         median(ours.iter().zip(others).map(|(ours, other)| self.of(ours) / self.of(other)))
     }
 }
 
-/// The middle one, or what lies between the middle two; not a number when there is none.
+/// Returns the median, or NaN without values.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -151,7 +146,7 @@ mod tests {
     #[test]
     fn ratios_are_taken_within_a_round() {
         let turn = |p50: f64| Sample { p50, ..Sample::default() };
-        // The machine was ten times as slow in the second round: that is nobody's fault.
+        // The machine was ten times slower in the second round, for both.
         let ours = [turn(1.0), turn(10.0), turn(1.0)];
         let others = [turn(2.0), turn(20.0), turn(2.0)];
         assert_eq!(Metric::P50.ratio(&ours, &others), 0.5);

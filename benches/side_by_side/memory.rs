@@ -1,21 +1,21 @@
-//! What an idle connection costs a server in memory of its own.
+//! Memory of an idle connection in a server.
 
-use crate::Bench;
 use crate::bars::{Bar, OURS};
+use crate::bench::Bench;
 use crate::cases;
-use crate::hold::{Hold, Holder};
+use crate::idle::{IdleClient, IdleLoad};
 use crate::proc::{self, Memory};
 use crate::server::{Contestant, Server};
 use crate::table::{Table, figure, grouped};
 
-/// Connections that are open, where the limit of descriptors lets them.
+/// Number of connections, unless the limit of descriptors is lower.
 const COUNT: u64 = 15_000;
-/// Connections that were there before, so that what is made once is made.
-const BEFORE: u64 = 200;
-/// Descriptors that are not connections, at most.
+/// Number of connections to open and close before, so that one-time allocations do not count.
+const WARM_UP: u64 = 200;
+/// Maximum number of other descriptors.
 const SPARE: u64 = 500;
 
-/// Opens connections to every server, echoes once on each, and looks how it has grown.
+/// Opens connections to every server, echoes once on each, and measures the growth.
 pub(crate) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
     let most = COUNT.min(bench.environment.descriptors.saturating_sub(SPARE));
     println!("\nmemory: an idle connection, after one echo");
@@ -31,7 +31,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
                     ours = Some(private);
                 }
             }
-            Err(error) => bench.void("memory", &contestant.name, &error),
+            Err(error) => bench.exclude("memory", &contestant.name, &error),
         }
     }
     print!("{}", table.text());
@@ -43,16 +43,16 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
 fn measure(bench: &Bench<'_>, contestant: &Contestant, count: u64) -> Result<Memory, String> {
     let (server_cpu, load_cpu) = (bench.environment.server_cpu, bench.environment.load_cpu);
     let mut server = contestant.start(Some(server_cpu))?;
-    let hold = |count, first| Hold { address: server.address, count, first };
-    let (before, all) = (hold(BEFORE, count), hold(count, 0));
-    drop(Holder::open(before, Some(load_cpu))?);
+    let hold = |count, first| IdleLoad { address: server.address, count, first };
+    let (before, all) = (hold(WARM_UP, count), hold(count, 0));
+    drop(IdleClient::open(before, Some(load_cpu))?);
     let memory = |server: &Server| proc::memory(&server.workers());
     let empty = memory(&server);
-    let mut holder = Holder::open(all, Some(load_cpu))?;
+    let mut client = IdleClient::open(all, Some(load_cpu))?;
     let full = memory(&server);
-    // They are open still, and served.
-    holder.ask()?;
-    holder.wait()?;
+    // The connections are still open and served.
+    client.request_echo()?;
+    client.wait()?;
     server.check()?;
     let each = |full: f64, empty: f64| (full - empty) / count as f64;
     Ok(Memory {

@@ -5,31 +5,31 @@ use std::time::Instant;
 
 use crate::bars::Bar;
 use crate::environment::{Environment, setting};
-use crate::hold::{Hold, Holder};
+use crate::idle::{IdleClient, IdleLoad};
 use crate::limits;
 use crate::proc::{self, Memory};
 use crate::server::{Contestant, Server};
 use crate::table::{Table, figure, grouped};
 
-/// How many there are to be.
+/// Number of connections to reach.
 const BAR: u64 = 1_000_000;
 const WORKERS: u64 = 64;
-/// Connections of a client process, where the limit of descriptors lets it.
-const CLIENT: u64 = 18_000;
+/// Maximum number of connections of a client process.
+const PER_CLIENT: u64 = 18_000;
 
-/// The memory of everybody at some moment.
+/// Memory of the machine at one time.
 #[derive(Clone, Copy, Debug)]
-struct Picture {
+struct MemoryUse {
     workers: Memory,
     clients: Memory,
-    /// What nobody has. `MemAvailable` would count half of what the kernel keeps for sockets.
+    /// Unused memory. `MemAvailable` would include half of the memory of sockets.
     free: f64,
     slab: f64,
 }
 
-impl Picture {
-    fn take(workers: &[i32], clients: &[Holder]) -> Self {
-        let pids: Vec<i32> = clients.iter().map(Holder::pid).collect();
+impl MemoryUse {
+    fn read(workers: &[i32], clients: &[IdleClient]) -> Self {
+        let pids: Vec<i32> = clients.iter().map(IdleClient::pid).collect();
         Self {
             workers: proc::memory(workers),
             clients: proc::memory(&pids),
@@ -39,10 +39,10 @@ impl Picture {
     }
 }
 
-/// Opens `count` connections, and shows what they cost. Returns the bars that belong to them.
+/// Opens `count` connections, prints their cost, and returns their bars.
 ///
 /// # Errors
-/// The machine does not allow it, a connection failed, or a byte was wrong.
+/// A limit of the machine, a failed connection, or a wrong byte.
 pub(crate) fn run(count: u32, machine: &Environment) -> Result<Vec<Bar>, String> {
     let count = u64::from(count);
     print!("{}", machine.describe());
@@ -52,7 +52,7 @@ pub(crate) fn run(count: u32, machine: &Environment) -> Result<Vec<Bar>, String>
     let options = ["--workers", &workers, "--idle-timeout", "0"];
     let mut server = Contestant::all(&[])[0].with(&options).start(None)?;
     let pids = server.workers();
-    let before = Picture::take(&pids, &[]);
+    let before = MemoryUse::read(&pids, &[]);
     println!("\nmillion: {} connections, {WORKERS} workers", grouped(count as f64));
 
     let mut clients = start_clients(count, &server, machine)?;
@@ -60,13 +60,13 @@ pub(crate) fn run(count: u32, machine: &Environment) -> Result<Vec<Bar>, String>
         client.wait()?;
     }
     let opened = start.elapsed();
-    let after = Picture::take(&pids, &clients);
+    let after = MemoryUse::read(&pids, &clients);
     let sockets = sockets_in_use();
     let (least, most) = shares(&pids);
 
     let again = Instant::now();
-    clients.iter_mut().try_for_each(Holder::ask)?;
-    clients.iter_mut().try_for_each(Holder::wait)?;
+    clients.iter_mut().try_for_each(IdleClient::request_echo)?;
+    clients.iter_mut().try_for_each(IdleClient::wait)?;
     let echoed = again.elapsed();
     server.check()?;
     if server.workers() != pids {
@@ -89,11 +89,11 @@ pub(crate) fn run(count: u32, machine: &Environment) -> Result<Vec<Bar>, String>
     drop(clients);
     drop(server);
     println!("  all of it took {:.1} s", start.elapsed().as_secs_f64());
-    // With fewer, what each worker has at any rate would weigh too much.
+    // With fewer connections, the fixed memory of the workers would distort the result.
     Ok(if count >= BAR { reached(count, &before, &after) } else { Vec::new() })
 }
 
-fn reached(count: u64, before: &Picture, after: &Picture) -> Vec<Bar> {
+fn reached(count: u64, before: &MemoryUse, after: &MemoryUse) -> Vec<Bar> {
     let each = (after.workers.private - before.workers.private) / count as f64;
     vec![
         Bar::at_least("million: connections at once, each served", BAR as f64, count as f64),
@@ -101,25 +101,25 @@ fn reached(count: u64, before: &Picture, after: &Picture) -> Vec<Bar> {
     ]
 }
 
-/// As many client processes as it takes, all at once.
+/// Starts as many client processes as needed.
 fn start_clients(
     count: u64,
     server: &Server,
     machine: &Environment,
-) -> Result<Vec<Holder>, String> {
-    let most = CLIENT.min(machine.descriptors.saturating_sub(500)).max(1);
+) -> Result<Vec<IdleClient>, String> {
+    let most = PER_CLIENT.min(machine.descriptors.saturating_sub(500)).max(1);
     let processes = count.div_ceil(most);
     let mut clients = Vec::new();
     for process in 0..processes {
         let (first, end) = (count * process / processes, count * (process + 1) / processes);
-        let hold = Hold { address: server.address, count: end - first, first };
-        clients.push(Holder::start(hold, None)?);
+        let hold = IdleLoad { address: server.address, count: end - first, first };
+        clients.push(IdleClient::start(hold, None)?);
     }
     println!("  {processes} clients of up to {} connections", grouped(most as f64));
     Ok(clients)
 }
 
-/// TCP sockets of this network, as the kernel counts them.
+/// Returns the number of TCP sockets in this network namespace.
 fn sockets_in_use() -> String {
     let text = setting("/proc/net/sockstat");
     let line = text.lines().find_map(|line| line.strip_prefix("TCP: inuse "));
@@ -127,15 +127,15 @@ fn sockets_in_use() -> String {
     number.map_or_else(|| "?".to_owned(), grouped)
 }
 
-/// Descriptors of the worker that has the fewest and of the one that has the most.
+/// Returns the lowest and highest number of descriptors of a worker.
 fn shares(workers: &[i32]) -> (usize, usize) {
     let open = |pid: &i32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
     let counts: Vec<usize> = workers.iter().map(open).collect();
     (counts.iter().copied().min().unwrap_or(0), counts.iter().copied().max().unwrap_or(0))
 }
 
-fn table(count: u64, before: &Picture, after: &Picture) -> Table {
-    let user = |picture: &Picture| picture.workers.private + picture.clients.private;
+fn table(count: u64, before: &MemoryUse, after: &MemoryUse) -> Table {
+    let user = |at: &MemoryUse| at.workers.private + at.clients.private;
     let taken = before.free - after.free;
     let mut table = Table::new(["memory", "MiB", "bytes a connection"]);
     for (name, bytes) in [

@@ -1,63 +1,63 @@
-//! What an echo costs while very many connections are open and quiet.
+//! Cost of an echo while many other connections are idle.
 
 use std::collections::BTreeMap;
 
-use crate::Bench;
 use crate::bars::{Bar, FLOOR, OURS};
+use crate::bench::Bench;
 use crate::cases::Traffic;
-use crate::hold::{Hold, Holder};
+use crate::idle::{IdleClient, IdleLoad};
 use crate::load::Load;
 use crate::measure::{Metric, Sample};
+use crate::options::Mode;
 use crate::rounds;
 use crate::server::{Contestant, Server};
 use crate::svg::{self, Figure, Line, Panel, Scale};
 use crate::table::{Table, figure, grouped};
-use crate::words::Mode;
 
-/// Connections that echo, whatever else is open.
+/// Number of connections that echo.
 const ACTIVE: u64 = 10;
-/// Connections of one server process, and of one client.
-const MOST: u64 = 15_000;
-/// Workers for a number that one process cannot have.
+/// Maximum number of connections of a server process and of a client.
+const MAX: u64 = 15_000;
+/// Workers for more connections than one process can have.
 const WORKERS: &str = "8";
 const SECONDS: f64 = 0.4;
 
-/// A server with so many connections.
+/// A server with a number of open connections.
 struct Point {
-    /// Its line in the table and in the plot.
+    /// Line in the table and the plot.
     line: String,
     contestant: Contestant,
     open: u64,
 }
 
-/// Measures all of them in turn: table, bar, and the plot if there is to be one.
+/// Measures all points in turn, and adds the table, the bar, and in long modes the plot.
 pub(crate) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
-    let large = bench.wishes.mode != Mode::Short;
+    let large = bench.options.mode() != Mode::Short;
     let points = points(bench, large);
-    let seconds = bench.wishes.seconds(SECONDS);
+    let seconds = bench.options.seconds(SECONDS);
     println!(
         "\nopen: echoes of 64 B on {ACTIVE} connections while others are open \
          ({} rounds of {seconds} s, medians of CPU ns/echo)",
-        bench.wishes.rounds
+        bench.options.rounds
     );
     let mut servers = BTreeMap::new();
-    let mut holders = Vec::new();
+    let mut idle_clients = Vec::new();
     for (index, point) in points.iter().enumerate() {
         match prepare(bench, point) {
             Ok((server, clients)) => {
                 servers.insert(index, server);
-                holders.extend(clients);
+                idle_clients.extend(clients);
             }
-            Err(error) => bench.void("open", &point.contestant.name, &error),
+            Err(error) => bench.exclude("open", &point.contestant.name, &error),
         }
     }
     let traffic = Traffic::Messages(64);
     let load = Load { connections: ACTIVE as u32, traffic, seconds, rate: None };
     let turns = rounds::turns(bench, "open", &mut servers, |_| load);
-    for holder in &mut holders {
-        // The idle ones were open all the time, and are served.
-        if let Err(error) = holder.ask().and_then(|()| holder.wait()) {
-            bench.void("open", "an idle connection", &error);
+    for client in &mut idle_clients {
+        // The idle connections are still served.
+        if let Err(error) = client.request_echo().and_then(|()| client.wait()) {
+            bench.exclude("open", "an idle connection", &error);
         }
     }
     let results = lines(&points, &turns);
@@ -71,10 +71,9 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
     if large { plot(&results) } else { Ok(()) }
 }
 
-/// What is measured: the number of connections in which servers differ, and in the long modes one
-/// more line for what a single process cannot hold.
+/// Returns the points to measure. Long modes include more connections than one process can have.
 fn points(bench: &Bench<'_>, large: bool) -> Vec<Point> {
-    let most = MOST.min(bench.environment.descriptors.saturating_sub(500));
+    let most = MAX.min(bench.environment.descriptors.saturating_sub(500));
     let few: &[u64] = if large { &[10, 100, 1_000, 10_000] } else { &[10, 1_000, 10_000] };
     let mut points = Vec::new();
     let mut line = |contestant: &Contestant, name: &str, counts: &[u64]| {
@@ -97,22 +96,22 @@ fn points(bench: &Bench<'_>, large: bool) -> Vec<Point> {
     points
 }
 
-/// Starts the server and opens all connections but those that will echo.
-fn prepare(bench: &Bench<'_>, point: &Point) -> Result<(Server, Vec<Holder>), String> {
+/// Starts the server and opens its idle connections.
+fn prepare(bench: &Bench<'_>, point: &Point) -> Result<(Server, Vec<IdleClient>), String> {
     let server = point.contestant.start(Some(bench.environment.server_cpu))?;
-    let mut holders = Vec::new();
+    let mut idle_clients = Vec::new();
     let idle = point.open - ACTIVE;
     let mut first = 0;
     while first < idle {
-        let count = MOST.min(idle - first);
-        let hold = Hold { address: server.address, count, first };
-        holders.push(Holder::open(hold, Some(bench.environment.load_cpu))?);
+        let count = MAX.min(idle - first);
+        let hold = IdleLoad { address: server.address, count, first };
+        idle_clients.push(IdleClient::open(hold, Some(bench.environment.load_cpu))?);
         first += count;
     }
-    Ok((server, holders))
+    Ok((server, idle_clients))
 }
 
-/// The turns of each line by the number of open connections.
+/// Turns by the number of open connections.
 type Series = Vec<(u64, Vec<Sample>)>;
 
 fn lines(points: &[Point], turns: &rounds::Turns) -> Vec<(String, Series)> {
@@ -130,7 +129,7 @@ fn lines(points: &[Point], turns: &rounds::Turns) -> Vec<(String, Series)> {
     lines
 }
 
-/// How many times the cheapest the dearest is, both as ratios to the first.
+/// Returns the ratio of the highest to the lowest cost, both relative to the first.
 fn spread(series: &Series) -> f64 {
     let Some((_, first)) = series.first() else { return f64::NAN };
     let ratios = series.iter().map(|(_, samples)| Metric::CpuPerEcho.ratio(samples, first));

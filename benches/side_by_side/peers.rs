@@ -1,4 +1,4 @@
-//! The peers: the two servers that people write first, each as an honest author would.
+//! The peers: two servers of common design, each written without avoidable cost.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,13 +9,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::floor;
 
-/// A connection's buffer: larger ones gained nothing.
+/// First argument with which this program starts itself as a server.
+pub(crate) const SERVE: &str = ".serve";
+
+/// Buffer of a connection in bytes; larger ones are not faster.
 const BUFFER: usize = 64 * 1024;
-/// A thread's stack.
+/// Stack of a thread in bytes.
 const STACK: usize = 64 * 1024;
 
-/// Runs the server of this name, which says where it serves, until it is killed. Returns why it
-/// failed.
+/// Runs a server by name and prints its address. Returns only an error.
 pub(crate) fn serve(words: &[String]) -> String {
     let run = || -> io::Result<()> {
         let listener = listen()?;
@@ -30,7 +32,7 @@ pub(crate) fn serve(words: &[String]) -> String {
     run().err().map_or_else(String::new, |error| error.to_string())
 }
 
-/// A listener on a free port. What is accepted there inherits TCP_NODELAY.
+/// Opens a listener on a free port. Accepted connections inherit TCP_NODELAY.
 fn listen() -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
@@ -39,7 +41,7 @@ fn listen() -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// tokio: one thread, a task for each connection.
+/// Runs a task for each connection on one thread.
 fn tasks(listener: TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -48,7 +50,7 @@ fn tasks(listener: TcpListener) -> io::Result<()> {
         loop {
             let (mut stream, _) = listener.accept().await?;
             tokio::spawn(async move {
-                // Not zeroed: an idle connection touches a page of it.
+                // Not zeroed, so that an idle connection touches only one page.
                 let mut buffer = Vec::with_capacity(BUFFER);
                 while let Ok(1..) = stream.read_buf(&mut buffer).await {
                     if stream.write_all(&buffer).await.is_err() {
@@ -61,12 +63,12 @@ fn tasks(listener: TcpListener) -> io::Result<()> {
     })
 }
 
-/// A blocking thread for each connection.
+/// Runs a blocking thread for each connection.
 fn threads(listener: &TcpListener) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept()?;
         thread::Builder::new().stack_size(STACK).spawn(move || {
-            // However it ends, it ends.
+            // An error only ends the connection.
             let _ = echo(stream);
         })?;
     }

@@ -1,18 +1,18 @@
-//! What the kernel says of other processes: family, processor time, memory.
+//! Descendants, CPU time, and memory of other processes.
 
 use std::fs;
 
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-/// `/proc/PID/stat` behind the name, which may hold anything: state, parent, group, …
+/// Returns the fields of `/proc/PID/stat` after the name: state, parent, group, …
 fn stat(pid: i32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;
     Some(rest.split_whitespace().map(str::to_owned).collect())
 }
 
-/// A process and all its descendants that live.
+/// Returns a process and its living descendants.
 pub(crate) fn tree(root: i32) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -27,7 +27,7 @@ pub(crate) fn tree(root: i32) -> Vec<i32> {
     tree
 }
 
-/// The processes below `root` that do the work: all but `root`, or `root` itself if it is alone.
+/// Returns the descendants of `root`, or `root` itself if it has none.
 pub(crate) fn workers(root: i32) -> Vec<i32> {
     let mut tree = tree(root);
     if tree.len() > 1 {
@@ -36,11 +36,10 @@ pub(crate) fn workers(root: i32) -> Vec<i32> {
     tree
 }
 
-/// Nanoseconds of processor time that a process and its descendants have taken.
+/// Returns the CPU time of a process and its descendants in nanoseconds.
 ///
-/// The clock of a process is the sum of the first fields of `/proc/PID/task/*/schedstat`, with those
-/// of the threads that have ended. Of processes that have ended, the kernel keeps no more than the
-/// hundredths of a second.
+/// The clock of a process is the sum of the first fields of `/proc/PID/task/*/schedstat`, including
+/// exited threads. For exited processes, the kernel keeps only hundredths of a second.
 pub(crate) fn cpu(root: i32) -> f64 {
     let tick = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
     let of = |pid: i32| {
@@ -53,16 +52,14 @@ pub(crate) fn cpu(root: i32) -> f64 {
     tree(root).into_iter().map(of).sum()
 }
 
-/// Bytes of memory that processes have to themselves, and their share of what they have in common.
+/// Memory of processes in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Memory {
-    /// Only theirs.
     pub private: f64,
-    /// With their share of what is common.
+    /// Private memory and the proportional share of shared memory.
     pub proportional: f64,
 }
 
-/// The memory of some processes.
 pub(crate) fn memory(pids: &[i32]) -> Memory {
     let mut sum = Memory::default();
     for pid in pids {
@@ -73,12 +70,12 @@ pub(crate) fn memory(pids: &[i32]) -> Memory {
     sum
 }
 
-/// A line of `/proc/meminfo`, in bytes.
+/// Returns a line of `/proc/meminfo` in bytes.
 pub(crate) fn meminfo(name: &str) -> f64 {
     kib(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), name)
 }
 
-/// The line `name:  123 kB`, in bytes.
+/// Parses the line `name:  123 kB` into bytes.
 fn kib(text: &str, name: &str) -> f64 {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let number = value.and_then(|value| value.split_whitespace().next()?.parse::<f64>().ok());

@@ -1,4 +1,4 @@
-//! How long a slot does not serve when its worker is killed.
+//! Outage of a slot after its worker is killed.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::Bench;
 use crate::bars::{Bar, OURS};
+use crate::bench::Bench;
 use crate::measure::median;
 use crate::server::Contestant;
 use crate::table::figure;
 
-/// The bar, in milliseconds.
-const MILLISECONDS: f64 = 20.0;
-/// After so long the slot counts as lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The bar in milliseconds.
+const MAX_OUTAGE: f64 = 20.0;
+/// Timeout of an outage.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Kills a server's only worker, again and again; each time that of a new server, since a worker that
-/// keeps dying is replaced after a pause.
+/// Kills the only worker of a server repeatedly. Each time it is a new server, because repeated crashes
+/// cause a restart backoff.
 pub(crate) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
     let ours = bench.contestants[0].clone();
-    let rounds = bench.wishes.rounds;
+    let rounds = bench.options.rounds;
     let mut times = Vec::new();
     for _ in 0..rounds {
         match outage(&ours, bench.environment.server_cpu) {
             Ok(time) => times.push(time.as_secs_f64() * 1e3),
-            Err(error) => bench.void("respawn", OURS, &error),
+            Err(error) => bench.exclude("respawn", OURS, &error),
         }
     }
     println!("\nrespawn: from the death of the only worker to the next echo, {rounds} times");
@@ -35,20 +35,19 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
     let middle = median(times);
     println!("  median {} ms, worst {} ms", figure(middle), figure(worst));
     let what = "respawn: worker killed, slot serving again";
-    bench.bars.push(Bar::at_most(what, MILLISECONDS, " ms", middle));
+    bench.bars.push(Bar::at_most(what, MAX_OUTAGE, " ms", middle));
     Ok(())
 }
 
 fn outage(ours: &Contestant, cpu: usize) -> Result<Duration, String> {
     let mut server = ours.start(Some(cpu))?;
-    // It is up, and has served.
     echo(server.address).map_err(|error| format!("no echo: {error}"))?;
     let [worker] = server.workers()[..] else { return Err("not one worker".to_owned()) };
     kill(Pid::from_raw(worker), Signal::SIGKILL).map_err(|error| format!("kill: {error}"))?;
     let begin = Instant::now();
     while let Err(error) = echo(server.address) {
         server.check()?;
-        if begin.elapsed() > PATIENCE {
+        if begin.elapsed() > TIMEOUT {
             return Err(format!("no echo after the worker's death: {error}"));
         }
     }
@@ -61,7 +60,7 @@ fn outage(ours: &Contestant, cpu: usize) -> Result<Duration, String> {
 
 fn echo(address: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(b"still there?")?;
     let mut back = [0; 12];
     stream.read_exact(&mut back)?;

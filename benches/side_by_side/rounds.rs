@@ -1,32 +1,32 @@
-//! Taking turns: A B C A B C, so that what changes on the machine changes for all.
+//! Rounds of turns, A B C A B C, so that a change of the machine affects all servers.
 
 use std::collections::BTreeMap;
 
-use crate::Bench;
 use crate::bars::{FLOOR, OURS};
+use crate::bench::Bench;
 use crate::cases::{Case, MANY};
 use crate::load::Load;
 use crate::measure::{Metric, Sample};
 use crate::server::{Contestant, Server};
 use crate::table::{Table, figure};
 
-/// Spins longer than an echo takes and shorter than anybody would notice.
+/// Options that busy-poll for longer than an echo takes, in microseconds.
 const BUSY_POLL: [&str; 2] = ["--busy-poll", "200"];
-/// A turn that nobody counts: pages are touched, tables grow.
+/// Length of an uncounted first turn in seconds.
 const WARM_UP: f64 = 0.25;
 
-/// The turns of each server, in the order of the contestants.
+/// Turns of each server, in the order of the contestants.
 pub(crate) type Turns = Vec<(String, Vec<Sample>)>;
 
-/// Runs a case: table and bars.
+/// Runs a case, and adds its table and bars.
 pub(crate) fn run(bench: &mut Bench<'_>, case: &Case) -> Result<(), String> {
-    let seconds = bench.wishes.seconds(case.seconds);
+    let seconds = bench.options.seconds(case.seconds);
     let load = Load { connections: case.connections, traffic: case.traffic, seconds, rate: None };
     let options: &[&str] = if case.busy_poll { &BUSY_POLL } else { &[] };
     let takes_part = |one: &&Contestant| case.connections <= MANY || !one.is_threads();
     let contestants = bench.contestants.iter().filter(takes_part);
     let contestants: Vec<Contestant> = contestants.map(|one| one.with(options)).collect();
-    let rounds = bench.wishes.rounds;
+    let rounds = bench.options.rounds;
     println!("\n{}: {} ({rounds} rounds of {seconds} s, medians)", case.name, case.title);
     let turns = take(bench, case.name, &contestants, |_| load);
     print!("{}", table(case.columns, &turns).text());
@@ -34,8 +34,7 @@ pub(crate) fn run(bench: &mut Bench<'_>, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-/// Starts servers and lets them take their turns under the load that each is to bear. One that fails
-/// is out.
+/// Starts servers and measures their turns, each under its load. A server that fails is excluded.
 pub(crate) fn take(
     bench: &mut Bench<'_>,
     case: &str,
@@ -46,13 +45,13 @@ pub(crate) fn take(
     for (index, contestant) in contestants.iter().enumerate() {
         match contestant.start(Some(bench.environment.server_cpu)) {
             Ok(server) => drop(servers.insert(index, server)),
-            Err(error) => bench.void(case, &contestant.name, &error),
+            Err(error) => bench.exclude(case, &contestant.name, &error),
         }
     }
     turns(bench, case, &mut servers, load)
 }
 
-/// The same with servers that run already, each under its place among the contestants.
+/// Measures the turns of running servers, which are keyed by their index among the contestants.
 pub(crate) fn turns(
     bench: &mut Bench<'_>,
     case: &str,
@@ -60,8 +59,8 @@ pub(crate) fn turns(
     load: impl Fn(usize) -> Load,
 ) -> Turns {
     let mut samples: BTreeMap<usize, Vec<Sample>> = BTreeMap::new();
-    for round in 0..=bench.wishes.rounds {
-        let mut out = Vec::new();
+    for round in 0..=bench.options.rounds {
+        let mut failed = Vec::new();
         for (&index, server) in servers.iter_mut() {
             let mut load = load(index);
             if round == 0 {
@@ -70,11 +69,11 @@ pub(crate) fn turns(
             match load.run(server, bench.environment) {
                 Ok(_) if round == 0 => {}
                 Ok(sample) => samples.entry(index).or_default().push(sample),
-                Err(error) => out.push((index, server.name.clone(), error)),
+                Err(error) => failed.push((index, server.name.clone(), error)),
             }
         }
-        for (index, name, error) in out {
-            bench.void(case, &name, &error);
+        for (index, name, error) in failed {
+            bench.exclude(case, &name, &error);
             servers.remove(&index);
             samples.remove(&index);
         }
@@ -83,7 +82,7 @@ pub(crate) fn turns(
     samples.iter().map(|(index, samples)| (name(index), samples.clone())).collect()
 }
 
-/// The medians, and the ratio of the first figure to the floor's.
+/// Returns the medians, and the ratios of the first figure to those of the floor and of tcp-echo.
 fn table(columns: &[Metric], turns: &Turns) -> Table {
     let mut head = vec!["server".to_owned()];
     for (index, metric) in columns.iter().enumerate() {

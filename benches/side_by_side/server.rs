@@ -1,4 +1,4 @@
-//! The servers that take part, and one of them running.
+//! The servers that take part, and running instances of them.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,37 +11,36 @@ use tempfile::NamedTempFile;
 
 use crate::bars::{FLOOR, OURS};
 use crate::launch::{self, Group};
-use crate::words::Guest;
-use crate::{SERVE, proc};
+use crate::options::Guest;
+use crate::{peers, proc};
 
-/// The daemon that was built for this run.
+/// The daemon built for this run.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_tcp-echo");
 
-/// A server must serve after so long.
-const BOOT: Duration = Duration::from_secs(10);
-/// How long to wait before another look.
-const GLANCE: Duration = Duration::from_millis(5);
+/// Timeout for a server to start.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval between two checks of a starting server.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
-    /// The daemon, with options beside those of every case.
+    /// The daemon with additional options.
     Daemon(Vec<String>),
-    /// This program, as the server of this name.
+    /// A server in this program, by name.
     Own(&'static str),
-    /// What the user wants, for the shell.
+    /// A command of the user for sh(1).
     Guest(String),
 }
 
 /// A server that takes part.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Contestant {
-    /// Its name in the tables.
     pub name: String,
     kind: Kind,
 }
 
 impl Contestant {
-    /// Ours, the floor, the peers, and the guests.
+    /// Returns tcp-echo, the floor, the peers, and the guests.
     pub(crate) fn all(guests: &[Guest]) -> Vec<Self> {
         let own = |name| Self { name: String::from(name), kind: Kind::Own(name) };
         let ours = Self { name: OURS.to_owned(), kind: Kind::Daemon(options(&["--workers", "1"])) };
@@ -53,7 +52,7 @@ impl Contestant {
         all
     }
 
-    /// The same with these options; nothing changes for servers that are not ours.
+    /// Adds options if this is tcp-echo.
     pub(crate) fn with(&self, more: &[&str]) -> Self {
         let mut copy = self.clone();
         if let Kind::Daemon(given) = &mut copy.kind {
@@ -62,28 +61,28 @@ impl Contestant {
         copy
     }
 
-    /// The same under another name.
+    /// Changes the name.
     pub(crate) fn named(&self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self.clone() }
     }
 
-    /// Whether it has a thread for each connection.
+    /// Returns `true` for the server with a thread for each connection.
     pub(crate) fn is_threads(&self) -> bool {
         self.kind == Kind::Own("threads")
     }
 
-    /// Starts it on a CPU, or anywhere, and waits until it serves.
+    /// Starts the server on a CPU, or on any CPU, and waits until it serves.
     ///
     /// # Errors
-    /// A line: why it does not serve.
+    /// The reason in one line.
     pub(crate) fn start(&self, cpu: Option<usize>) -> Result<Server, String> {
-        let fail = |error: std::io::Error| format!("{} cannot be started: {error}", self.name);
+        let fail = |error: std::io::Error| format!("cannot start {}: {error}", self.name);
         let log = NamedTempFile::new().map_err(fail)?;
         let mut port = None;
         let mut command = match &self.kind {
             Kind::Daemon(options) => {
                 let mut command = launch::command(cpu, BINARY).map_err(fail)?;
-                // No connection is to be closed because we look at it for long.
+                // A long measurement must not run into the default idle timeout.
                 command.args(["--listen", "127.0.0.1", "--port", "0", "--idle-timeout", "1h"]);
                 command.args(options);
                 command
@@ -91,7 +90,7 @@ impl Contestant {
             Kind::Own(name) => {
                 let program = std::env::current_exe().map_err(fail)?;
                 let mut command = launch::command(cpu, &program.to_string_lossy()).map_err(fail)?;
-                command.args([SERVE, name]);
+                command.args([peers::SERVE, name]);
                 command
             }
             Kind::Guest(line) => {
@@ -118,29 +117,27 @@ fn options(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-/// A port that nobody has right now.
+/// Returns a port that is currently free.
 fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// A server at work. When it goes out of scope it is killed with all its processes.
+/// A running server, killed on drop with all its processes.
 #[derive(Debug)]
 pub(crate) struct Server {
-    /// Its name in the tables.
     pub name: String,
     group: Group,
-    /// What it has printed.
+    /// Output of the server.
     log: NamedTempFile,
-    /// Where it listens.
     pub address: SocketAddr,
 }
 
 impl Server {
-    /// Waits until it serves: until it says where, or until a connection is accepted.
-    fn wait(&mut self, says_where: bool) -> Result<(), String> {
-        let deadline = Instant::now() + BOOT;
+    /// Waits until the server has printed its address or, failing that, accepts a connection.
+    fn wait(&mut self, prints_address: bool) -> Result<(), String> {
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            if says_where {
+            if prints_address {
                 let log = self.log();
                 let line = log.lines().find_map(|line| line.split_once("serving on "));
                 let word = line.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
@@ -152,42 +149,39 @@ impl Server {
                 return Ok(());
             }
             if self.group.has_ended() || Instant::now() > deadline {
-                return Err(format!("{} does not serve: {}", self.name, self.last_words()));
+                return Err(format!("{} did not start: {}", self.name, self.last_line()));
             }
-            thread::sleep(GLANCE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
     fn log(&self) -> String {
         let mut text = Vec::new();
-        // What cannot be read has not been said.
+        // An unreadable log is treated as empty.
         let _ = File::open(self.log.path()).and_then(|mut file| file.read_to_end(&mut text));
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// The last line that it has printed.
-    fn last_words(&self) -> String {
+    fn last_line(&self) -> String {
         let log = self.log();
-        log.lines().rfind(|line| !line.is_empty()).unwrap_or("it says nothing").to_owned()
+        log.lines().rfind(|line| !line.is_empty()).unwrap_or("no output").to_owned()
     }
 
-    /// Its first process.
     pub(crate) fn pid(&self) -> i32 {
         self.group.pid()
     }
 
-    /// The processes that do the work.
     pub(crate) fn workers(&self) -> Vec<i32> {
         proc::workers(self.pid())
     }
 
-    /// Says so if it has died.
+    /// Checks that the server is running.
     ///
     /// # Errors
-    /// It has.
+    /// The server has died.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         if self.group.has_ended() {
-            return Err(format!("it has died: {}", self.last_words()));
+            return Err(format!("died: {}", self.last_line()));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Line charts as SVG, in colours that can be read on a light and on a dark page.
+//! Line charts as SVG, in colors that are readable on light and dark pages.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,13 +8,13 @@ use crate::table::grouped;
 
 /// Text, axes and grid lines.
 const INK: &str = "#7d8590";
-/// Those who are always there, each with its colour.
-const COLOURS: [(&str, &str); 4] =
+/// Colors of the fixed servers.
+const COLORS: [(&str, &str); 4] =
     [("tcp-echo", "#e8590c"), ("floor", "#868e96"), ("tokio", "#228be6"), ("threads", "#2f9e44")];
-/// Ours once more, with other options.
-const OURS_AGAIN: &str = "#f59f00";
-/// Guests.
-const OTHERS: [&str; 4] = ["#ae3ec9", "#0ca678", "#d6336c", "#4263eb"];
+/// Color of tcp-echo with other options.
+const OURS_VARIANT: &str = "#f59f00";
+/// Colors of guests.
+const GUESTS: [&str; 4] = ["#ae3ec9", "#0ca678", "#d6336c", "#4263eb"];
 const WIDTH: f64 = 840.0;
 const HEIGHT: f64 = 350.0;
 /// Space around and between the panels.
@@ -24,47 +24,39 @@ const TOP: f64 = 96.0;
 const BOTTOM: f64 = 52.0;
 const GAP: f64 = 22.0;
 
-/// How values become places.
+/// Mapping from values to positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
-    /// From 0, in equal steps.
+    /// Linear from 0.
     Linear,
-    /// In equal ratios.
+    /// Logarithmic.
     Log,
 }
 
-/// A server.
+/// The curve of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
-    /// Its name in the legend.
     pub name: String,
-    /// From left to right.
+    /// Points from left to right.
     pub points: Vec<(f64, f64)>,
 }
 
 /// A chart. All panels of a figure have the same axes.
 #[derive(Clone, Debug)]
 pub(crate) struct Panel {
-    /// Above it.
     pub title: String,
-    /// The same servers in every panel.
+    /// Curves of the same servers in every panel.
     pub lines: Vec<Line>,
 }
 
 /// Panels side by side.
 #[derive(Clone, Debug)]
 pub(crate) struct Figure {
-    /// Above all.
     pub title: String,
-    /// Below the panels.
     pub x_label: String,
-    /// Beside the first.
     pub y_label: String,
-    /// From left to right.
     pub x: Scale,
-    /// From bottom to top.
     pub y: Scale,
-    /// At least one.
     pub panels: Vec<Panel>,
 }
 
@@ -82,32 +74,32 @@ pub(crate) fn write(name: &str, figure: &Figure) -> Result<(), String> {
     Ok(())
 }
 
-/// One direction: which values there are, and where they go.
+/// Range of values and positions in one direction.
 #[derive(Clone, Copy, Debug)]
 struct Axis {
     scale: Scale,
     low: f64,
     high: f64,
-    /// Where the lowest and the highest value go.
+    /// Positions of `low` and `high`.
     from: f64,
     to: f64,
 }
 
 impl Axis {
-    /// An axis wide enough for these values.
+    /// Returns an axis that includes all values.
     fn new(scale: Scale, values: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
         let finite = values.filter(|value| value.is_finite());
         let (low, high) = finite.fold((f64::MAX, 0.0_f64), |(l, h), v| (l.min(v), h.max(v)));
         let (low, high) = match scale {
             _ if high <= 0.0 => (1.0, 10.0),
             Scale::Linear => (0.0, high * 1.08),
-            // A little air, and never a range of nothing.
+            // With a margin, which also prevents an empty range.
             Scale::Log => (low.max(high * 1e-9) / 1.15, high * 1.15),
         };
         Self { scale, low, high, from, to }
     }
 
-    fn place(&self, value: f64) -> f64 {
+    fn position(&self, value: f64) -> f64 {
         let part = match self.scale {
             Scale::Linear => (value - self.low) / (self.high - self.low),
             Scale::Log => (value / self.low).ln() / (self.high / self.low).ln(),
@@ -115,7 +107,7 @@ impl Axis {
         self.from + part * (self.to - self.from)
     }
 
-    /// Round values along the axis.
+    /// Returns round values along the axis.
     fn ticks(&self) -> Vec<f64> {
         let inside = |value: &f64| (self.low..=self.high).contains(value);
         if self.scale == Scale::Linear {
@@ -133,13 +125,13 @@ impl Axis {
     }
 }
 
-/// A round value in as few characters as it takes.
+/// Formats a round value.
 fn label(value: f64) -> String {
     if value >= 1_000.0 { grouped(value) } else { format!("{}", (value * 1e3).round() / 1e3) }
 }
 
 impl Figure {
-    /// The picture.
+    /// Draws the figure.
     pub(crate) fn svg(&self) -> String {
         let mut svg = String::new();
         let font =
@@ -162,7 +154,7 @@ impl Figure {
             let x = Axis::new(self.x, points().map(|point| point.0), left, left + width);
             grid(&mut svg, &x, &y, index == 0);
             text(&mut svg, left, TOP - 10.0, "start", "font-weight=\"600\"", &panel.title);
-            // Ours is drawn last, above the others.
+            // The curve of tcp-echo comes last, on top of the others.
             for (number, line) in panel.lines.iter().enumerate().rev() {
                 curve(&mut svg, line, number, &x, &y);
             }
@@ -185,18 +177,18 @@ impl Figure {
     }
 }
 
-/// The lines behind a panel, with what they mean.
+/// Draws the grid of a panel, with labels.
 fn grid(svg: &mut String, x: &Axis, y: &Axis, labels: bool) {
     let faint = format!("stroke=\"{INK}\" stroke-opacity=\"0.25\"");
     for value in y.ticks() {
-        let (at, left, right) = (y.place(value), x.from, x.to);
+        let (at, left, right) = (y.position(value), x.from, x.to);
         line(svg, &format!("<path d=\"M{left:.1} {at:.1}H{right:.1}\" {faint}/>"));
         if labels {
             text(svg, left - 8.0, at + 4.0, "end", "", &label(value));
         }
     }
     for value in x.ticks() {
-        let (at, bottom) = (x.place(value), y.from);
+        let (at, bottom) = (x.position(value), y.from);
         line(svg, &format!("<path d=\"M{at:.1} {bottom:.1}v5\" stroke=\"{INK}\"/>"));
         text(svg, at, bottom + 19.0, "middle", "", &label(value));
     }
@@ -205,41 +197,41 @@ fn grid(svg: &mut String, x: &Axis, y: &Axis, labels: bool) {
 }
 
 fn curve(svg: &mut String, one: &Line, number: usize, x: &Axis, y: &Axis) {
-    let places: Vec<String> = one
+    let positions: Vec<String> = one
         .points
         .iter()
         .filter(|(_, value)| value.is_finite())
-        .map(|&(at, value)| format!("{:.1} {:.1}", x.place(at), y.place(value)))
+        .map(|&(at, value)| format!("{:.1} {:.1}", x.position(at), y.position(value)))
         .collect();
-    if places.is_empty() {
+    if positions.is_empty() {
         return;
     }
-    line(svg, &format!("<path d=\"M{}\" {}/>", places.join("L"), stroke(&one.name, number)));
-    let colour = colour(&one.name, number);
-    for place in places {
-        let (left, top) = place.split_once(' ').unwrap_or_default();
-        line(svg, &format!("<circle cx=\"{left}\" cy=\"{top}\" r=\"2.6\" fill=\"{colour}\"/>"));
+    line(svg, &format!("<path d=\"M{}\" {}/>", positions.join("L"), stroke(&one.name, number)));
+    let color = color(&one.name, number);
+    for position in positions {
+        let (left, top) = position.split_once(' ').unwrap_or_default();
+        line(svg, &format!("<circle cx=\"{left}\" cy=\"{top}\" r=\"2.6\" fill=\"{color}\"/>"));
     }
 }
 
-fn colour(name: &str, number: usize) -> &'static str {
-    match COLOURS.iter().find(|(known, _)| *known == name) {
-        Some((_, colour)) => colour,
-        None if name.starts_with(COLOURS[0].0) => OURS_AGAIN,
-        None => OTHERS[number % OTHERS.len()],
+fn color(name: &str, number: usize) -> &'static str {
+    match COLORS.iter().find(|(known, _)| *known == name) {
+        Some((_, color)) => color,
+        None if name.starts_with(COLORS[0].0) => OURS_VARIANT,
+        None => GUESTS[number % GUESTS.len()],
     }
 }
 
-/// Ours is bold, the floor is dashed.
+/// Returns the stroke of a curve: bold for tcp-echo, dashed for the floor.
 fn stroke(name: &str, number: usize) -> String {
-    let colour = colour(name, number);
+    let color = color(name, number);
     let (width, dashes) = match name {
         "tcp-echo" => (2.6, ""),
         "floor" => (1.8, " stroke-dasharray=\"5 3\""),
         _ => (1.8, ""),
     };
     format!(
-        "fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" stroke-linejoin=\"round\"{dashes}"
+        "fill=\"none\" stroke=\"{color}\" stroke-width=\"{width}\" stroke-linejoin=\"round\"{dashes}"
     )
 }
 
@@ -255,7 +247,7 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, more: &str, text: &str) 
 }
 
 fn line(svg: &mut String, text: &str) {
-    // A string takes everything.
+    // Writing to a String cannot fail.
     let _ = writeln!(svg, "{text}");
 }
 
@@ -264,10 +256,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_have_their_places_and_ticks_are_round() {
+    fn values_have_positions_and_ticks_are_round() {
         let axis = Axis::new(Scale::Log, [10.0, 100_000.0].into_iter(), 0.0, 100.0);
-        assert!(axis.place(10.0) > 0.0 && axis.place(100_000.0) < 100.0);
-        assert!((axis.place(1_000.0) - 50.0).abs() < 1e-6);
+        assert!(axis.position(10.0) > 0.0 && axis.position(100_000.0) < 100.0);
+        assert!((axis.position(1_000.0) - 50.0).abs() < 1e-6);
         let close = |found: Vec<f64>, wanted: &[f64]| {
             assert_eq!(found.len(), wanted.len(), "{found:?}");
             assert!(
@@ -280,8 +272,8 @@ mod tests {
         close(axis.ticks(), &[0.0, 2.0, 4.0, 6.0]);
         let axis = Axis::new(Scale::Log, [30.0, 600.0].into_iter(), 0.0, 1.0);
         close(axis.ticks(), &[50.0, 100.0, 200.0, 500.0]);
-        // Nothing at all is drawn somewhere, too.
-        assert!(Axis::new(Scale::Log, [f64::NAN].into_iter(), 0.0, 1.0).place(5.0).is_finite());
+        // An axis without values has finite positions.
+        assert!(Axis::new(Scale::Log, [f64::NAN].into_iter(), 0.0, 1.0).position(5.0).is_finite());
         assert_eq!((label(0.2), label(10_000.0)), ("0.2".to_owned(), "10 000".to_owned()));
     }
 
@@ -303,7 +295,7 @@ mod tests {
         };
         let svg = figure.svg();
         assert_eq!(svg.matches("stroke-linejoin").count(), 2 + 4, "a legend and two panels");
-        assert_eq!(svg.matches("<circle").count(), 8, "what is no number is not drawn");
+        assert_eq!(svg.matches("<circle").count(), 8, "NaN is not drawn");
         assert!(svg.contains("T &amp; U") && svg.contains("a&lt;b") && !svg.contains("NaN"));
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
     }

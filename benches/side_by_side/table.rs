@@ -1,23 +1,22 @@
-//! Tables of text.
+//! Tables as text, and the format of figures.
 
-/// Rows under a head; the first column is text, the others are figures.
+/// Rows below a header. The first column is left-aligned, the others are right-aligned.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with these columns.
-    pub(crate) fn new<T: Into<String>>(head: impl IntoIterator<Item = T>) -> Self {
-        Self { rows: vec![head.into_iter().map(Into::into).collect()] }
+    /// Returns a table with this header.
+    pub(crate) fn new<T: Into<String>>(header: impl IntoIterator<Item = T>) -> Self {
+        Self { rows: vec![header.into_iter().map(Into::into).collect()] }
     }
 
-    /// Adds a row.
     pub(crate) fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// As lines, each with its end.
+    /// Returns the table as lines.
     pub(crate) fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
@@ -41,7 +40,7 @@ impl Table {
     }
 }
 
-/// A figure with three digits that count, or more where it is large.
+/// Formats a number with at least three significant digits.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
         _ if !value.is_finite() => "-".to_owned(),
@@ -52,7 +51,7 @@ pub(crate) fn figure(value: f64) -> String {
     }
 }
 
-/// A whole number, its digits in groups of three.
+/// Formats a rounded number with its digits in groups of three.
 pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::from(if value < -0.5 { "-" } else { "" });
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_below_each_other() {
+    fn columns_are_aligned() {
         let mut table = Table::new(["server", "µs", "ns"]);
         table.row(["a", "1", "2 000"]);
         table.row(["longest", "100"]);
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_have_the_digits_that_count() {
+    fn figures_have_three_significant_digits() {
         for (value, text) in [
             (0.0, "0.00"),
             (0.994, "0.99"),

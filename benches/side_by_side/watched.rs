@@ -1,4 +1,4 @@
-//! What it costs when somebody reads the statistics all the time.
+//! Cost of reading the statistics continuously.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,34 +7,35 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::Bench;
 use crate::bars::{Bar, OURS};
+use crate::bench::Bench;
 use crate::cases::Traffic;
 use crate::load::Load;
 use crate::measure::{Metric, Sample};
 use crate::table::figure;
 
-/// The bar: how many times what an echo costs otherwise.
-const TIMES: f64 = 1.02;
-/// Ten times a second.
-const PAUSE: Duration = Duration::from_millis(100);
-/// What is read, in turn.
+/// The bar: ratio to the cost of an echo without readers.
+const MAX_RATIO: f64 = 1.02;
+/// Interval between two reads.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Paths to read in turn.
 const PATHS: [&str; 2] = ["/stats", "/metrics"];
-/// One turn that nobody counts.
+/// Length of an uncounted first turn in seconds.
 const WARM_UP: f64 = 0.25;
 
-/// Loads a server in turn while nobody reads and while somebody does.
+/// Loads a server alternately without and with a reader of the statistics.
 pub(crate) fn run(bench: &mut Bench<'_>) {
     match turns(bench) {
         Ok((alone, watched, reads)) => report(bench, &alone, &watched, reads),
-        Err(error) => bench.void("watched", OURS, &error),
+        Err(error) => bench.exclude("watched", OURS, &error),
     }
 }
 
-/// The turns of both kinds, and how often the statistics were read in all.
+/// Returns the turns without and with a reader, and the number of reads.
 fn turns(bench: &Bench<'_>) -> Result<(Vec<Sample>, Vec<Sample>, usize), String> {
-    let folder = tempfile::tempdir().map_err(|error| format!("no folder: {error}"))?;
-    let socket = folder.path().join("admin");
+    let directory =
+        tempfile::tempdir().map_err(|error| format!("cannot create a directory: {error}"))?;
+    let socket = directory.path().join("admin");
     let ours = bench.contestants[0].with(&[&format!("--admin=unix:{}", socket.display())]);
     let mut server = ours.start(Some(bench.environment.server_cpu))?;
     let traffic = Traffic::Messages(64);
@@ -43,13 +44,13 @@ fn turns(bench: &Bench<'_>) -> Result<(Vec<Sample>, Vec<Sample>, usize), String>
         load.run(&mut server, bench.environment)
     };
     turn(WARM_UP)?;
-    let seconds = bench.wishes.seconds(2.0);
+    let seconds = bench.options.seconds(2.0);
     let (mut alone, mut watched, mut reads) = (Vec::new(), Vec::new(), 0);
-    for _ in 0..bench.wishes.rounds {
+    for _ in 0..bench.options.rounds {
         alone.push(turn(seconds)?);
         let (sample, read) = while_read(&socket, || turn(seconds));
         watched.push(sample?);
-        reads += read.map_err(|error| format!("the statistics cannot be read: {error}"))?;
+        reads += read.map_err(|error| format!("cannot read the statistics: {error}"))?;
     }
     Ok((alone, watched, reads))
 }
@@ -60,10 +61,10 @@ fn report(bench: &mut Bench<'_>, alone: &[Sample], watched: &[Sample], reads: us
     let cost = |samples| figure(metric.median(samples));
     println!("  all processes, CPU ns/echo: {} unread, {} read", cost(alone), cost(watched));
     let ratio = metric.ratio(watched, alone);
-    bench.bars.push(Bar::at_most("watched: CPU ns/echo, × unread", TIMES, "", ratio));
+    bench.bars.push(Bar::at_most("watched: CPU ns/echo, × unread", MAX_RATIO, "", ratio));
 }
 
-/// Does `work` while the statistics are read; says how often they were.
+/// Does `work` while the statistics are read, and returns the number of reads.
 fn while_read<T>(socket: &Path, work: impl FnOnce() -> T) -> (T, io::Result<usize>) {
     thread::scope(|scope| {
         let (done, is_done) = channel::<()>();
@@ -77,7 +78,7 @@ fn while_read<T>(socket: &Path, work: impl FnOnce() -> T) -> (T, io::Result<usiz
 
 fn read_until(socket: &Path, done: &Receiver<()>) -> io::Result<usize> {
     let mut reads = 0;
-    while done.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+    while done.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
         let path = PATHS[reads % PATHS.len()];
         let mut stream = UnixStream::connect(socket)?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;

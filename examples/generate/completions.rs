@@ -1,4 +1,4 @@
-//! Completions for the shells that are common.
+//! Completions for the common shells.
 
 use std::path::Path;
 use std::{fs, io};
@@ -6,20 +6,20 @@ use std::{fs, io};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, Command, ValueHint};
 use clap_complete::{Shell, generate_to};
-use tcp_echo::cli::{Cli, Settings};
+use tcp_echo::config::OptionDefinition;
 
 pub(crate) fn generate(folder: &Path) -> io::Result<()> {
     let mut command = completed(&tcp_echo::cli::command());
     generate_to(Shell::Zsh, &mut command, "tcp-echo", folder)?;
-    // It calls a command by one name where it looks for it, and by another where it is.
+    // The generated script looks a command up by another name than it defines it with.
     let bash = generate_to(Shell::Bash, &mut command, "tcp-echo", folder)?;
     mend(&bash, vec![("tcp__subcmd__echo".to_owned(), "tcp__echo".to_owned())])?;
     let fish = generate_to(Shell::Fish, &mut command, "tcp-echo", folder)?;
     mend(&fish, for_fish(&command))
 }
 
-/// For fish a switch seems to need a value, and behind an option that does need one nothing is
-/// offered, as the line cannot be read yet. Before fish 4 a question mark has to be quoted.
+/// Returns changes for fish. Generated as it is, a switch needs a value, and nothing is offered after an
+/// option with a value, as the line is not complete yet. Before fish 4 a question mark needs quotes.
 fn for_fish(command: &Command) -> Vec<(String, String)> {
     let switches = command.get_arguments().filter(|arg| value_name(arg) == Some("BOOL"));
     let switches = switches.filter_map(Arg::get_long);
@@ -29,7 +29,7 @@ fn for_fish(command: &Command) -> Vec<(String, String)> {
     optional.chain([(unread, at_the_daemon)]).collect()
 }
 
-/// Changes what is generated, and fails when that is not what it was.
+/// Applies changes to a generated file, and fails if it lacks a text to change.
 fn mend(file: &Path, changes: Vec<(String, String)>) -> io::Result<()> {
     let mut script = fs::read_to_string(file)?;
     for (from, to) in changes {
@@ -44,13 +44,11 @@ fn mend(file: &Path, changes: Vec<(String, String)>) -> io::Result<()> {
     fs::write(file, script)
 }
 
-/// The command as far as it is to be completed: without what is hidden, unless it is a setting, and
-/// with what its values may be.
+/// Returns the command with the arguments to complete: all that are not hidden, the settings of the
+/// daemon, and their possible values.
 fn completed(command: &Command) -> Command {
-    let settings = Settings::keys();
-    let is_setting =
-        |arg: &Arg| arg.get_long().is_some_and(|long| settings.iter().any(|key| key == long));
-    let arguments = command.get_arguments().filter(|arg| !arg.is_hide_set() || is_setting(arg));
+    let arguments = command.get_arguments();
+    let arguments = arguments.filter(|arg| !arg.is_hide_set() || definition(arg).is_some());
     let about = command.get_about().cloned().unwrap_or_default();
     Command::new(command.get_name().to_owned().leak() as &'static str)
         .about(about)
@@ -70,24 +68,16 @@ fn with_values(arg: Arg) -> Arg {
         Some("FILE" | "PATH") => arg.value_hint(ValueHint::FilePath),
         Some("HOST:PORT") => arg.value_hint(ValueHint::Hostname),
         Some("BOOL") => arg.value_parser(PossibleValuesParser::new(["true", "false"])),
-        _ => match words(&arg) {
-            words if words.is_empty() => arg,
-            words => arg.value_parser(PossibleValuesParser::new(words)),
+        _ => match definition(&arg) {
+            Some(option) if !option.choices.is_empty() => {
+                arg.value_parser(PossibleValuesParser::new(option.choices))
+            }
+            _ => arg,
         },
     }
 }
 
-/// What the help text lists as `DEBUG, INFO or WARN`, if the program accepts each of it.
-fn words(arg: &Arg) -> Vec<&'static str> {
-    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let list = help.split(" [default: ").next().unwrap_or_default();
-    let list = list.rsplit(": ").next().unwrap_or_default();
-    // Clap takes names that live for ever only, and this program ends soon.
-    let list: &'static str = list.replace(" or ", ", ").leak();
-    let words: Vec<&str> = list.split(", ").collect();
-    let accepted = |word: &&str| {
-        let option = format!("--{}={word}", arg.get_long().unwrap_or_default());
-        Cli::parse_from(vec![option.into()], |_| None).is_ok()
-    };
-    if words.len() > 1 && words.iter().all(accepted) { words } else { Vec::new() }
+/// Returns the definition of a setting of the daemon.
+fn definition(arg: &Arg) -> Option<&'static OptionDefinition> {
+    OptionDefinition::find(arg.get_id().as_str())
 }

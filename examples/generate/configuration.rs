@@ -4,16 +4,14 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{fs, io};
 
-use clap::Arg;
-use tcp_echo::cli::Settings;
-use tcp_echo::config::defaults;
+use tcp_echo::config::{OPTIONS, Settings};
 
 const HEAD: &str = "\
 # Settings of tcp-echo; see tcp-echo(1). What is commented out is the default, or a placeholder in
 # capitals where nothing is. After a change: systemctl reload tcp-echo
 ";
 
-/// Whether to go into the background and write a pid is decided by the service.
+/// Heading of the options that the service manager decides on: background and PID file.
 const NOT_FOR_SERVICES: &str = "Process";
 
 pub(crate) fn generate(folder: &Path) -> io::Result<()> {
@@ -21,31 +19,17 @@ pub(crate) fn generate(folder: &Path) -> io::Result<()> {
 }
 
 fn text() -> String {
-    let defaults = defaults().to_table();
-    let settings = Settings::keys();
-    let command = tcp_echo::cli::command();
-    let is_setting =
-        |arg: &&Arg| arg.get_long().is_some_and(|long| settings.iter().any(|key| key == long));
+    let defaults = Settings::defaults();
     let mut text = HEAD.to_owned();
-    let mut heading = None;
-    let of_services = |arg: &&Arg| arg.get_help_heading() != Some(NOT_FOR_SERVICES);
-    for arg in command.get_arguments().filter(is_setting).filter(of_services) {
-        if arg.get_help_heading() != heading {
-            heading = arg.get_help_heading();
-            line(&mut text, &format!("\n# --- {}", heading.unwrap_or_default()));
+    let mut heading = "";
+    for option in OPTIONS.iter().filter(|option| option.heading != NOT_FOR_SERVICES) {
+        if option.heading != heading {
+            heading = option.heading;
+            line(&mut text, &format!("\n# --- {heading}"));
         }
-        let key = arg.get_long().unwrap_or_default();
-        let value_name =
-            arg.get_value_names().and_then(<[_]>::first).map_or("", |name| name.as_str());
-        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        line(&mut text, &format!("\n# {}", help.split(" [default: ").next().unwrap_or_default()));
-        line(
-            &mut text,
-            &match defaults.get(key) {
-                Some(value) => format!("#{key} = {value}"),
-                None => format!("#{key} = \"{value_name}\""),
-            },
-        );
+        let value = option.to_toml(&defaults);
+        let value = value.unwrap_or_else(|| option.value_name.into());
+        line(&mut text, &format!("\n# {}\n#{} = {value}", option.help, option.name));
     }
     text
 }

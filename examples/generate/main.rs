@@ -1,5 +1,5 @@
-//! Makes what a package has beside the program, from the definition of the command line: manual
-//! pages, completions, and a configuration file in which everything is commented out.
+//! Generates the other files of a package from the definition of the command line: manual pages,
+//! completions, and a configuration file in which everything is commented out.
 //!
 //! `cargo run --example generate [FOLDER]`; without a folder into `target/release/assets`.
 
@@ -21,7 +21,7 @@ fn main() {
     }
 }
 
-/// Where cargo puts what it makes; the packager looks there, too.
+/// Returns cargo's output folder, in which the packager looks for the files.
 fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
 }

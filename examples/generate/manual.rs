@@ -1,5 +1,5 @@
-//! The manual pages. Titles, synopses and options come from the definition of the command line; what
-//! stands around them is written by hand in `pages/`, in the macros of man(7).
+//! The manual pages. Titles, synopses and options come from the definition of the command line, the
+//! other sections from `pages/`, which is written in the macros of man(7).
 
 use std::path::Path;
 use std::{fs, io};
@@ -7,10 +7,10 @@ use std::{fs, io};
 use clap::{Arg, Command};
 use clap_mangen::Man;
 
-/// Where the options go in a page that is written by hand.
+/// Mark in a hand-written page that the options replace.
 const OPTIONS: &str = ".\\\" OPTIONS\n";
 
-/// What the renderer begins each of its sections with; once on a page is enough.
+/// First lines of each section from the renderer; a page needs them once.
 const APOSTROPHE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
 
 pub(crate) fn generate(folder: &Path) -> io::Result<()> {
@@ -43,7 +43,7 @@ fn page(command: &Command) -> io::Result<String> {
     Ok(text)
 }
 
-/// The default stands behind the help text, as it does for the options of the daemon.
+/// Appends the default to the help text, as for the options of the daemon.
 fn with_default(arg: Arg) -> Arg {
     let defaults = arg.get_default_values().iter().map(|value| value.to_string_lossy());
     let default = defaults.collect::<Vec<_>>().join(",");
@@ -69,7 +69,7 @@ fn prose(name: &str) -> io::Result<&'static str> {
     })
 }
 
-/// As is the custom in NAME: no capital at the beginning, no second sentence.
+/// Returns the text for NAME: its custom is no capital at the beginning and no second sentence.
 fn about(command: &Command) -> String {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let first = about.split(':').next().unwrap_or_default();
@@ -85,7 +85,7 @@ fn render(what: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<Strin
     Ok(text.replace(APOSTROPHE, ""))
 }
 
-/// One section with all options, with the headings of the help text below it.
+/// Returns one section with all options, divided by the headings of the help text.
 fn subsections(options: &str) -> String {
     let mut text = String::from(".SH OPTIONS\n");
     for line in options.lines() {
@@ -95,7 +95,7 @@ fn subsections(options: &str) -> String {
                 let (first, rest) = heading.trim_matches('"').split_at(1);
                 text.push_str(&format!(".SS {first}{}\n", rest.to_lowercase()));
             }
-            // A page needs no brackets to tell what is a placeholder.
+            // Italics mark a placeholder on a page, without brackets.
             None => text
                 .push_str(&format!("{}\n", line.replace("\\fI<", "\\fI").replace(">\\fR", "\\fR"))),
         }

@@ -5,8 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tcp_echo::admin::converse;
-use tcp_echo::stats::Statistics;
+use tcp_echo::daemon::admin::converse;
+use tcp_echo::daemon::stats::Statistics;
 
 thread_local! {
     static STATISTICS: Statistics = Statistics::new().expect("memory");

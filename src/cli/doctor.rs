@@ -1,28 +1,25 @@
-//! What was typed behind `tcp-echo doctor`.
-
-use std::path::PathBuf;
+//! Command line of `tcp-echo doctor`.
 
 use clap::Args;
 
-use super::Settings;
+use crate::config::Layers;
 
-/// The command's name.
 pub(super) const NAME: &str = "doctor";
 
 pub(super) const USAGE: &str = "tcp-echo doctor [OPTIONS] [OPTIONS OF THE DAEMON]";
 
 pub(super) const HELP: &str = "\
-Behind doctor stand the options that the daemon is to run with (see tcp-echo --help); the
-environment and the file count as they do for the daemon. Run it where the daemon is to run, and
-as the same user: limits, namespaces and privileges are those of the process that asks.
-Nothing is changed. Each address is bound for a moment to see whether it is free.
+The options of the daemon, the environment and the file describe the daemon to check (see
+tcp-echo --help). Run doctor on the machine of the daemon and as its user: limits, namespaces and
+privileges are those of this process. It changes nothing. It binds each address for a moment to
+see if it is free.
 
-ok     it is as it should be
-note   nothing is wrong; good to know, for load tests above all
-warn   the daemon runs, and something does less than was asked for, or may end badly
-wrong  the daemon would not start, or cannot do what it is told to
+ok     as it should be
+note   correct; good to know, above all for load tests
+warn   the daemon starts, but does less than its options say, or may fail later
+wrong  the daemon does not start, or cannot do what its options say
 
-Exit code: 0 nothing is wrong, 1 something is, 2 wrong option.
+Exit code: 0 nothing is wrong, 1 something is wrong, 2 invalid option.
 
 Example: tcp-echo doctor --config /etc/tcp-echo.toml";
 
@@ -34,18 +31,6 @@ pub struct DoctorArguments {
     #[arg(long)]
     pub json: bool,
 
-    /// Read the daemon's settings from this TOML file
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// The daemon's settings
     #[command(flatten)]
-    settings: Settings,
-}
-
-impl DoctorArguments {
-    /// Takes out what is the daemon's: its settings and its file.
-    pub(super) fn take_settings(&mut self) -> (Settings, Option<PathBuf>) {
-        (std::mem::take(&mut self.settings), self.config.take())
-    }
+    pub(super) layers: Layers,
 }

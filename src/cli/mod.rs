@@ -1,10 +1,8 @@
-//! What was typed: the command line, and the environment in its place. The only clap of the project.
+//! Command line of the daemon and of its subcommands, parsed by clap.
 //!
-//! Nothing is decided here; [`crate::config`] says what the settings mean, [`crate::client`] and
-//! [`crate::doctor`] what their commands do. A variable of the environment is read as if its option had been typed, so both
-//! share names, types and messages.
+//! The arguments of the daemon are made from [`crate::config::OPTIONS`]; those of the other commands
+//! are in [`crate::tools`].
 
-mod client;
 mod doctor;
 mod message;
 mod settings;
@@ -12,100 +10,95 @@ mod settings;
 mod tests;
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::mem;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use self::client::{BenchArguments, CheckArguments, ClientCommand};
 pub use self::doctor::DoctorArguments;
-use self::message::{first_paragraph, in_variable, not_utf8};
-pub use self::settings::Settings;
-use crate::config::choice::Fault;
+use self::message::{first_paragraph, not_utf8};
+use crate::config::{Layers, OptionDefinition};
+use crate::tools::bench::{self, BenchOptions};
+use crate::tools::check::{self, CheckOptions};
+use crate::tools::target::Target;
 
 const CONFIGURATION: &str = "Configuration";
 
 const AFTER_HELP: &str = "\
 DUR is in seconds, or 250ms, 1.5s, 2m, 1h. SIZE is in bytes, or 64KiB, 1MiB.
 ADDR is 127.0.0.1, [::1] or *.
-Every option with a value, and every switch, is also a variable: TCP_ECHO_IDLE_TIMEOUT=30.
-The command line wins over the environment, that over --config FILE (TOML, the same names).
+Each option, down to --config, is also a variable: TCP_ECHO_IDLE_TIMEOUT=30.
+The command line wins over the environment, the environment over the file (TOML, option names).
 
 Signals: TERM, INT and QUIT drain and stop, a second one stops at once.
          HUP reloads, TTIN and TTOU add and remove a worker.
-         USR1 logs how many connections each worker handles,
-         USR2 prints all figures on standard output, as JSON.
+         USR1 logs the number of connections of each worker,
+         USR2 prints all statistics on standard output, as JSON.
 
 Example: tcp-echo --port 7 --workers 4 --idle-timeout 2m";
 
-/// The command line, with the layer below it.
+/// Parsed command line, with the environment.
 #[derive(Parser, Clone, Debug, PartialEq)]
 #[command(name = "tcp-echo", version, about, after_help = AFTER_HELP, args_override_self = true,
           args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Cli {
-    /// Settings from the command line
+    /// Settings of the daemon that runs, or that `doctor` checks
     #[command(flatten)]
-    pub settings: Settings,
-
-    /// Settings from the environment
-    #[arg(skip)]
-    pub environment: Settings,
-
-    /// Read settings from this TOML file
-    #[arg(long, value_name = "FILE", help_heading = CONFIGURATION)]
-    pub config: Option<PathBuf>,
+    pub layers: Layers,
 
     /// Check the configuration and exit
     #[arg(long, help_heading = CONFIGURATION)]
     pub check_config: bool,
 
-    /// Print the configuration as such a file and exit
+    /// Print the effective configuration as TOML and exit
     #[arg(long, help_heading = CONFIGURATION)]
     pub print_config: bool,
 
-    /// Fail on purpose, for tests
-    #[arg(long = "fault", value_name = "SPEC", hide = true)]
-    pub faults: Vec<Fault>,
-
-    /// What to do instead of being the daemon; of the above only what the doctor is to judge is set
+    /// Command to run in place of the daemon
     #[command(subcommand)]
     pub command: Option<SideCommand>,
 }
 
-/// The commands beside the daemon.
+/// Commands besides the daemon.
 #[derive(Subcommand, Clone, Debug, PartialEq)]
 pub enum SideCommand {
-    /// One of the client, for which nothing else is set.
-    #[command(flatten)]
-    Client(ClientCommand),
-    /// Tell whether this machine suits the daemon
+    /// Check that a server echoes exactly
+    #[command(after_help = check::AFTER_HELP, args_override_self = true,
+              override_usage = "tcp-echo check [OPTIONS] [HOST:PORT]")]
+    Check(CheckOptions),
+    /// Load a server, verify every byte, and measure
+    #[command(after_help = bench::AFTER_HELP, args_override_self = true,
+              override_usage = "tcp-echo bench [OPTIONS] [HOST:PORT]")]
+    Bench(BenchOptions),
+    /// Check this machine's limits and settings
     #[command(after_help = doctor::HELP, args_override_self = true,
               override_usage = doctor::USAGE)]
     Doctor(Box<DoctorArguments>),
 }
 
-/// Why there is nothing to run.
+/// Reason why there is no command line to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EarlyExit {
-    /// The text of `--help` or `--version`, for stdout: exit code 0.
+    /// Text of `--help` or `--version`, for standard output: exit code 0.
     Text(String),
-    /// One line that names the option or the variable, for stderr: exit code 2.
+    /// Error in one line that names the option or the variable, for standard error: exit code 2.
     Usage(String),
 }
 
 impl Cli {
-    /// Reads this process's command line and environment.
+    /// Parses the command line and the environment of this process.
     ///
     /// # Errors
-    /// Help and version texts, unknown options and values that are not valid.
+    /// Texts of help and version, unknown options, and invalid values.
     pub fn from_process() -> Result<Self, EarlyExit> {
         Self::parse_from(std::env::args_os().skip(1).collect(), |name| std::env::var_os(name))
     }
 
-    /// Reads a command line (without the program's name), and the environment through `variable`.
+    /// Parses a command line without the program's name. `variable` returns the value of an
+    /// environment variable.
     ///
     /// # Errors
-    /// Help and version texts, unknown options and values that are not valid.
+    /// Texts of help and version, unknown options, and invalid values.
     pub fn parse_from(
         arguments: Vec<OsString>,
         variable: impl Fn(&str) -> Option<OsString>,
@@ -123,31 +116,20 @@ impl Cli {
         })?;
         match &mut cli.command {
             None => {}
-            Some(SideCommand::Client(command)) => {
+            Some(
+                SideCommand::Check(CheckOptions { target, .. })
+                | SideCommand::Bench(BenchOptions { target, .. }),
+            ) => {
                 let port = variable("TCP_ECHO_PORT").and_then(|port| port.to_str()?.parse().ok());
-                command.default_target(port.filter(|port| *port != 0));
+                let port = port.filter(|port| *port != 0);
+                target.get_or_insert_with(|| port.map(Target::local).unwrap_or_default());
                 return Ok(cli);
             }
-            // What stands behind `doctor` is the daemon's, and so are the layers below it.
-            Some(SideCommand::Doctor(arguments)) => {
-                (cli.settings, cli.config) = arguments.take_settings();
-            }
+            Some(SideCommand::Doctor(arguments)) => cli.layers = mem::take(&mut arguments.layers),
         }
-
-        let mut names = Settings::keys();
-        names.push("config".to_owned());
-        for long in names {
-            let name = format!("TCP_ECHO_{}", long.to_uppercase().replace('-', "_"));
-            let Some(value) = variable(&name).filter(|value| !is_unset(&name, value)) else {
-                continue;
-            };
-            let mut argument = OsString::from(format!("--{long}="));
-            argument.push(value);
-            let lower = Self::try_arguments(&[argument])
-                .map_err(|error| EarlyExit::Usage(in_variable(&error, &name, &long)))?;
-            cli.environment = cli.environment.or(lower.settings);
-            cli.config = cli.config.or(lower.config);
-        }
+        cli.layers
+            .read_environment(variable)
+            .map_err(|error| EarlyExit::Usage(error.to_string()))?;
         Ok(cli)
     }
 
@@ -157,45 +139,23 @@ impl Cli {
     }
 }
 
-/// The command with what the attributes above cannot say once for all options. Public for what is
-/// generated from it: manual pages and completions.
+/// Returns the definition of the command line, from which manual pages and completions are made.
 pub fn command() -> Command {
-    let defaults = crate::config::defaults().to_table();
-    let settings = Settings::keys();
-    let is_setting =
-        |arg: &Arg| arg.get_long().is_some_and(|long| settings.iter().any(|key| key == long));
-    Cli::command()
-        .mut_args(|arg| {
-            let arg = switch_without_value(arg);
-            let default = arg.get_long().and_then(|long| defaults.get(long)).map(plain);
-            match (arg.get_help().map(ToString::to_string), default) {
-                (Some(help), Some(default)) => arg.help(format!("{help} [default: {default}]")),
-                _ => arg,
-            }
+    Cli::command().mut_subcommand(doctor::NAME, |command| {
+        // The daemon's help explains them.
+        command.mut_args(|arg| match OptionDefinition::find(arg.get_id().as_str()) {
+            Some(_) => arg.hide(true),
+            None => arg,
         })
-        .mut_subcommand(doctor::NAME, |command| {
-            // They are explained where the daemon's are.
-            command.mut_args(|arg| match is_setting(&arg) {
-                true => switch_without_value(arg).hide(true),
-                false => arg,
-            })
-        })
+    })
 }
 
-/// Lets a switch be named without a value.
-fn switch_without_value(arg: Arg) -> Arg {
-    let value_name = arg.get_value_names().and_then(<[_]>::first).map(|name| name.as_str());
-    match value_name {
-        Some("BOOL") => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
-        _ => arg,
-    }
-}
-
-/// Behind an option of the daemon clap takes any word for a command. What to say when it is none.
+/// Returns the message for a word that is no command: clap takes any word after an option of the daemon
+/// for one.
 fn stray_word(error: &clap::Error) -> Option<String> {
     match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
         (ErrorKind::ArgumentConflict, Some(ContextValue::String(word))) if !is_command(word) => {
-            Some(crate::config::one_line(&format!("unexpected argument '{word}' found")))
+            Some(crate::text::one_line(&format!("unexpected argument '{word}' found")))
         }
         _ => None,
     }
@@ -205,7 +165,7 @@ fn is_command(word: &str) -> bool {
     Cli::command().find_subcommand(word).is_some()
 }
 
-/// `tcp-echo check ` where the line begins so, to be put before `--help`.
+/// Returns `tcp-echo check ` for a line of `check`, as a prefix of `--help`.
 fn command_of(arguments: &[OsString]) -> String {
     let first = arguments.first().and_then(|first| first.to_str());
     first
@@ -214,8 +174,8 @@ fn command_of(arguments: &[OsString]) -> String {
         .unwrap_or_default()
 }
 
-/// Turns `--workers -1` into `--workers=-1`: no option begins with a digit, so this is a value, and
-/// its parser refuses it in the name of the option.
+/// Turns `--workers -1` into `--workers=-1`. No option begins with a digit, so `-1` is a value, and the
+/// error about it names the option.
 fn join_negative_values(arguments: Vec<OsString>) -> Vec<OsString> {
     let is_negative = |argument: &OsStr| {
         let mut bytes = argument.as_encoded_bytes().iter();
@@ -237,19 +197,4 @@ fn join_negative_values(arguments: Vec<OsString>) -> Vec<OsString> {
         }
     }
     joined
-}
-
-/// A value of the file as it would be typed.
-fn plain(value: &toml::Value) -> String {
-    match value {
-        toml::Value::String(text) => text.clone(),
-        toml::Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
-        other => other.to_string(),
-    }
-}
-
-/// Whether a variable does not count: an empty one, as compose files and scripts leave behind, and
-/// the address that Kubernetes puts into TCP_ECHO_PORT when there is a service named tcp-echo.
-fn is_unset(name: &str, value: &OsStr) -> bool {
-    value.is_empty() || (name == "TCP_ECHO_PORT" && value.to_string_lossy().contains("://"))
 }

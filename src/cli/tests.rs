@@ -1,30 +1,24 @@
-//! Tests of the commands' part of the command line; those of the daemon's are in [`crate::config`].
+//! Tests of the subcommands. Those of the daemon's options are in [`crate::config`].
 
 use super::*;
+use crate::config::Settings;
 
 fn parse(line: &str, port: Option<&str>) -> Result<Cli, EarlyExit> {
     let words = line.split_whitespace().map(OsString::from).collect();
     Cli::parse_from(words, |name| port.filter(|_| name == "TCP_ECHO_PORT").map(OsString::from))
 }
 
-fn client(line: &str) -> ClientCommand {
+fn bench(line: &str) -> BenchOptions {
     match parse(line, None).expect(line).command {
-        Some(SideCommand::Client(command)) => command,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn bench(line: &str) -> BenchArguments {
-    match client(line) {
-        ClientCommand::Bench(arguments) => arguments,
+        Some(SideCommand::Bench(arguments)) => arguments,
         other => panic!("{other:?}"),
     }
 }
 
 fn target(line: &str, port: Option<&str>) -> String {
     let target = match parse(line, port).expect(line).command {
-        Some(SideCommand::Client(ClientCommand::Check(arguments))) => arguments.target,
-        Some(SideCommand::Client(ClientCommand::Bench(arguments))) => arguments.target,
+        Some(SideCommand::Check(arguments)) => arguments.target,
+        Some(SideCommand::Bench(arguments)) => arguments.target,
         other => panic!("{other:?}"),
     };
     target.expect(line).to_string()
@@ -67,21 +61,21 @@ fn the_server_is_on_this_machine_unless_it_is_named() {
 fn the_daemons_environment_is_not_the_clients() {
     let words = vec![OsString::from("check")];
     let cli = Cli::parse_from(words, |_| Some("?".into())).expect("nothing is read from there");
-    assert_eq!(cli.environment, Settings::default());
+    assert_eq!(cli.layers.environment, Settings::default());
 }
 
 #[test]
-fn the_doctor_judges_what_the_daemon_would_be_told() {
+fn doctor_takes_the_options_of_the_daemon() {
     let line = "--port 7 --workers 2 --listen ::1 --listen 127.0.0.1 --daemon --enable-nodelay=no";
     let daemon = parse(line, Some("9")).expect(line);
     let doctor = parse(&format!("doctor {line} --config c.toml --json"), Some("9")).expect(line);
-    assert_eq!(doctor.settings, daemon.settings);
-    assert_eq!(doctor.environment, daemon.environment);
-    assert_eq!(doctor.environment.port.map(|port| port.get()), Some(9));
-    assert_eq!(doctor.config, Some("c.toml".into()));
+    assert_eq!(doctor.layers.command_line, daemon.layers.command_line);
+    assert_eq!(doctor.layers.environment, daemon.layers.environment);
+    assert_eq!(doctor.layers.environment.port.map(|port| port.get()), Some(9));
+    assert_eq!(doctor.layers.file, Some("c.toml".into()));
     assert!(matches!(doctor.command, Some(SideCommand::Doctor(arguments)) if arguments.json));
     let plain = parse("doctor --port 1 --port 2", None).expect("the last one counts");
-    assert_eq!(plain.settings.port.map(|port| port.get()), Some(2));
+    assert_eq!(plain.layers.command_line.port.map(|port| port.get()), Some(2));
     assert!(matches!(parse("doctor", Some("x")), Err(EarlyExit::Usage(text))
         if text.contains("'TCP_ECHO_PORT'")));
 }
@@ -113,10 +107,10 @@ fn an_error_is_one_line_that_names_the_option() {
         ("check --port 1", &["--port", "(see tcp-echo check --help)"][..]),
         ("check localhost", &["'localhost' is not HOST:PORT"]),
         ("check a:1 b:2", &["unexpected argument 'b:2'"]),
-        ("check --timeout 0", &["--timeout", "'0' is no time at all"]),
+        ("check --timeout 0", &["--timeout", "'0' is zero"]),
         ("check --connections 0", &["--connections", "1..=10000"]),
         ("check --bytes x", &["--bytes", "not a size"]),
-        ("bench -T 0", &["--duration", "no time"]),
+        ("bench -T 0", &["--duration", "is zero"]),
         ("bench -m a -f b", &["--message", "--message-file", "(see tcp-echo bench --help)"]),
         ("bench --message=", &["--message"]),
         ("bench -r 1 --pipeline 2", &["--message-rate", "--pipeline"]),

@@ -1,15 +1,11 @@
-//! Where the admin process listens, and by which names.
+//! Address and host names of the admin process.
 
 use std::fmt::{self, Display};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::de::{Deserialize, Deserializer};
-use serde::ser::{Serialize, Serializer};
-
-use super::list;
-use super::value::{ValueError, scalar, text_in_file};
+use super::value::{Scalar, ValueError};
 
 /// The longest path of a Unix socket, in bytes (unix(7)).
 const LONGEST_PATH: usize = 107;
@@ -17,12 +13,13 @@ const LONGEST_PATH: usize = 107;
 /// The longest host name, in bytes (RFC 1035, 2.3.4).
 const LONGEST_NAME: usize = 253;
 
-/// Where the admin process listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Address that the admin process listens on.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum AdminAddress {
-    /// At a TCP address; with a port alone, on loopback only.
+    /// TCP address; a port alone is on loopback.
     Tcp(SocketAddr),
-    /// At a Unix socket with this absolute path.
+    /// Absolute path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -62,14 +59,30 @@ impl Display for AdminAddress {
     }
 }
 
-text_in_file!(AdminAddress, "\"[ADDR:]PORT\" or \"unix:/PATH\"");
+impl TryFrom<String> for AdminAddress {
+    type Error = ValueError;
 
-/// A name that a client may call the admin process by: in lower case, without a port.
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        text.parse()
+    }
+}
+
+impl From<AdminAddress> for String {
+    fn from(address: AdminAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl Scalar for AdminAddress {
+    const NAME: &'static str = "[ADDR:]PORT";
+}
+
+/// Host name that requests to the admin process may have: in lower case, without a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostName(String);
 
 impl HostName {
-    /// Returns `true` if this is `name`, as it stands in a URL.
+    /// Returns `true` if `name`, from a URL, is this name in any case, with a final dot or without.
     pub fn is(&self, name: &str) -> bool {
         self.0.eq_ignore_ascii_case(name.strip_suffix('.').unwrap_or(name))
     }
@@ -79,7 +92,7 @@ impl FromStr for HostName {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        // The environment's list may be written with a space after the comma.
+        // A list may have spaces after its commas.
         let name = text.trim();
         let name = name.strip_suffix('.').unwrap_or(name);
         let is_label = |label: &str| {
@@ -99,15 +112,8 @@ impl Display for HostName {
     }
 }
 
-text_in_file!(HostName, "a host name such as \"echo.example\"");
-
-/// Reads the file's `admin-host`: an array of names, or one string as in the environment.
-pub(crate) fn hosts<'de, D>(deserializer: D) -> Result<Option<Vec<HostName>>, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    let expected = "a host name such as \"echo.example\", or an array of them";
-    list::list(deserializer, expected).map(Some)
+impl Scalar for HostName {
+    const NAME: &'static str = "NAME";
 }
 
 #[cfg(test)]

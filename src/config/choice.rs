@@ -1,195 +1,117 @@
-//! Settings whose values are words.
+//! Values that are words, and faults for tests.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-use serde::de::{Deserialize, Deserializer};
-use serde::ser::{Serialize, Serializer};
+use super::value::{Scalar, ValueError};
 
-use super::value::{ValueError, scalar, text_in_file};
-
-/// How important a line of the log is; the least important comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// One line per connection, and other detail.
-    Debug,
-    /// What the daemon does.
-    Info,
-    /// Something is wrong, and the daemon handles it.
-    Warn,
-    /// Something failed.
-    Error,
-    /// The daemon cannot go on.
-    Fatal,
-}
-
-impl LogLevel {
-    const ALL: [Self; 5] = [Self::Debug, Self::Info, Self::Warn, Self::Error, Self::Fatal];
-
-    /// The level's name, in capitals.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Debug => "DEBUG",
-            Self::Info => "INFO",
-            Self::Warn => "WARN",
-            Self::Error => "ERROR",
-            Self::Fatal => "FATAL",
+/// Defines an enum whose values are words, which are read in any case.
+macro_rules! choice {
+    ($(#[$attribute:meta])* $kind:ident($name:literal) {
+        $($(#[$doc:meta])* $variant:ident = $word:literal,)+
+    }) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $kind {
+            $($(#[$doc])* $variant,)+
         }
-    }
-}
 
-impl FromStr for LogLevel {
-    type Err = ValueError;
+        impl FromStr for $kind {
+            type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        Self::ALL
-            .into_iter()
-            .find(|level| level.name().eq_ignore_ascii_case(text))
-            .ok_or_else(|| ValueError(format!("'{text}' is not DEBUG, INFO, WARN, ERROR or FATAL")))
-    }
-}
-
-impl Display for LogLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-text_in_file!(LogLevel, "DEBUG, INFO, WARN, ERROR or FATAL");
-
-/// How a line of the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people: level, role, message, then `key=value`.
-    Text,
-    /// For programs: one JSON object a line.
-    Json,
-}
-
-impl FromStr for LogFormat {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text.to_ascii_lowercase().as_str() {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(ValueError(format!("'{text}' is neither text nor json"))),
+            fn from_str(text: &str) -> Result<Self, ValueError> {
+                match text {
+                    $(_ if text.eq_ignore_ascii_case($word) => Ok(Self::$variant),)+
+                    _ => Err(ValueError(format!("'{text}' is not {}", alternatives(Self::CHOICES)))),
+                }
+            }
         }
-    }
-}
 
-impl Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
-    }
-}
-
-text_in_file!(LogFormat, "\"text\" or \"json\"");
-
-/// Which connections the access log tells of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    /// None.
-    Off,
-    /// Those that did not end in order.
-    Errors,
-    /// Every one.
-    All,
-}
-
-impl FromStr for AccessLog {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text.to_ascii_lowercase().as_str() {
-            "off" => Ok(Self::Off),
-            "errors" => Ok(Self::Errors),
-            "all" => Ok(Self::All),
-            _ => Err(ValueError(format!("'{text}' is not off, errors or all"))),
+        impl Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => $word,)+
+                })
+            }
         }
-    }
-}
 
-impl Display for AccessLog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Off => "off",
-            Self::Errors => "errors",
-            Self::All => "all",
-        })
-    }
-}
-
-text_in_file!(AccessLog, "\"off\", \"errors\" or \"all\"");
-
-/// Whether bulk goes from socket to socket through a pipe, without being copied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Splice {
-    /// Where it pays.
-    Auto,
-    /// Never.
-    Off,
-}
-
-impl FromStr for Splice {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text.to_ascii_lowercase().as_str() {
-            "auto" => Ok(Self::Auto),
-            "off" => Ok(Self::Off),
-            _ => Err(ValueError(format!("'{text}' is neither auto nor off"))),
+        impl Scalar for $kind {
+            const NAME: &'static str = $name;
+            const CHOICES: &'static [&'static str] = &[$($word),+];
         }
+    };
+}
+
+choice! {
+    /// Severity of a log line, the least severe first.
+    #[derive(PartialOrd, Ord)]
+    LogLevel("LEVEL") {
+        /// Details, such as a line for each connection.
+        Debug = "DEBUG",
+        /// Normal events.
+        Info = "INFO",
+        /// Problems that the daemon handles.
+        Warn = "WARN",
+        /// Failures.
+        Error = "ERROR",
+        /// Failures that end the daemon.
+        Fatal = "FATAL",
     }
 }
 
-impl Display for Splice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Off => "off",
-        })
+choice! {
+    /// Format of log lines.
+    LogFormat("FORMAT") {
+        /// For people: level, role, message, then `key=value`.
+        Text = "text",
+        /// For programs: one JSON object a line.
+        Json = "json",
     }
 }
 
-text_in_file!(Splice, "\"auto\" or \"off\"");
-
-/// Which worker serves a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// The one that the kernel's hash of the addresses picks.
-    Hash,
-    /// The one with the fewest: a worker that has more passes the connection on.
-    LeastConnections,
-}
-
-impl FromStr for Balance {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text.to_ascii_lowercase().as_str() {
-            "hash" => Ok(Self::Hash),
-            "least-connections" => Ok(Self::LeastConnections),
-            _ => Err(ValueError(format!("'{text}' is neither hash nor least-connections"))),
-        }
+choice! {
+    /// Connections that the access log covers.
+    AccessLog("WHICH") {
+        /// No connections.
+        Off = "off",
+        /// Connections that did not end in order.
+        Errors = "errors",
+        /// All connections.
+        All = "all",
     }
 }
 
-impl Display for Balance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Hash => "hash",
-            Self::LeastConnections => "least-connections",
-        })
+choice! {
+    /// Use of splice(2), which forwards bulk data from socket to socket without copying it.
+    Splice("WHEN") {
+        /// Connections that send bulk data use it.
+        Auto = "auto",
+        /// No connection uses it.
+        Off = "off",
     }
 }
 
-text_in_file!(Balance, "\"hash\" or \"least-connections\"");
+choice! {
+    /// Choice of the worker that serves a new connection.
+    Balance("HOW") {
+        /// The kernel's hash of the addresses chooses.
+        Hash = "hash",
+        /// The worker with the fewest connections; others hand connections off to it.
+        LeastConnections = "least-connections",
+    }
+}
 
-/// A failure on purpose, for tests of the controller. The number is the slot; 0 means every slot.
+/// Returns `a or b`, or `a, b, or c`.
+fn alternatives(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [word] => (*word).to_owned(),
+        [first, last] => format!("{first} or {last}"),
+        [rest @ .., last] => format!("{}, or {last}", rest.join(", ")),
+    }
+}
+
+/// A failure on purpose, for tests of the controller. The number is the slot; 0 is every slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The worker dies before it is ready.
@@ -200,7 +122,7 @@ pub enum Fault {
     HangAtBoot(u32),
     /// The worker stops itself before it is ready, until SIGCONT.
     StopAtBoot(u32),
-    /// The controller never steers: the kernel's hash picks the listener.
+    /// The controller attaches no steering program: the kernel's hash chooses the listener.
     NoSteering,
 }
 
@@ -252,15 +174,18 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for level in LogLevel::ALL {
-            assert_eq!(level.to_string().parse(), Ok(level));
+        fn check<T: Scalar>() {
+            assert!(T::CHOICES.len() > 1);
+            for word in T::CHOICES {
+                let value = T::from_str(&word.to_uppercase()).expect(word);
+                assert_eq!(value.to_string(), *word);
+            }
         }
-        for format in [LogFormat::Text, LogFormat::Json] {
-            assert_eq!(format.to_string().parse(), Ok(format));
-        }
-        for balance in [Balance::Hash, Balance::LeastConnections] {
-            assert_eq!(balance.to_string().parse(), Ok(balance));
-        }
+        check::<LogLevel>();
+        check::<LogFormat>();
+        check::<AccessLog>();
+        check::<Splice>();
+        check::<Balance>();
         let of_slots = [Fault::CrashAtBoot(0), Fault::CrashWhenReady(3), Fault::HangAtBoot(1)];
         for fault in of_slots.into_iter().chain([Fault::StopAtBoot(2), Fault::NoSteering]) {
             assert_eq!(fault.to_string().parse(), Ok(fault));
@@ -269,7 +194,8 @@ mod tests {
 
     #[test]
     fn levels_are_ordered_by_importance() {
-        assert!(LogLevel::ALL.is_sorted());
+        use LogLevel::{Debug, Error, Fatal, Info, Warn};
+        assert!([Debug, Info, Warn, Error, Fatal].is_sorted());
     }
 
     #[test]

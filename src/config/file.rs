@@ -1,33 +1,29 @@
-//! The configuration file: TOML, its keys are the names of the options.
+//! The configuration file: TOML, with the names of the options as keys.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::iter;
 use std::ops::Range;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::de::value::MapDeserializer;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
-use super::{ConfigError, one_line};
-use crate::cli::Settings;
+use super::ConfigError;
+use super::options::{OPTIONS, OptionDefinition, Settings};
+use crate::text::one_line;
 
-/// What a file says.
+/// Contents of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct File {
-    /// Its settings.
+pub(super) struct File {
     pub settings: Settings,
-    /// The line, from 1, of each key.
+    /// Line of each key, from 1.
     pub lines: BTreeMap<String, usize>,
 }
 
 /// Reads and parses a file.
 ///
 /// # Errors
-/// One line, `PATH: reason` or `PATH:LINE: reason`.
-pub fn read(path: &Path) -> Result<File, ConfigError> {
+/// The file cannot be read or is not valid. The text is `PATH: reason` or `PATH:LINE: reason`.
+pub(super) fn read(path: &Path) -> Result<File, ConfigError> {
     let name = one_line(&path.display().to_string());
     let text = fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { path: name.clone(), source })?;
@@ -37,7 +33,7 @@ pub fn read(path: &Path) -> Result<File, ConfigError> {
     })
 }
 
-/// Parses the text of a file; an error is its line and what is wrong there.
+/// Parses the text of a file. An error is the number of its line and the reason.
 pub(super) fn parse(text: &str) -> Result<File, (usize, String)> {
     let line_of = |span: Range<usize>| {
         1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
@@ -49,59 +45,32 @@ pub(super) fn parse(text: &str) -> Result<File, (usize, String)> {
         (line, format!("{} in '{source}'", error.message()))
     })?;
 
-    // The table is sorted by key; the first error of the file is the one to tell.
+    // The table is sorted by key, but the error to report is the first of the file.
     let mut entries: Vec<_> = table.into_inner().into_iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
-    let known = Settings::keys();
     let mut file = File::default();
     for (key, value) in entries {
         let line = line_of(key.span());
-        let value_line = line_of(value.span());
         let key = key.into_inner().into_owned();
-        if !known.contains(&key) {
-            return Err((line, unknown(&key, &known)));
-        }
-        let setting = parse_value(&key, value).map_err(|message| (value_line, message))?;
+        let option = OptionDefinition::find(&key).ok_or_else(|| (line, unknown(&key)))?;
+        let setting = option
+            .parse_toml(value.get_ref())
+            .map_err(|message| (line_of(value.span()), format!("{key}: {message}")))?;
         file.settings = file.settings.or(setting);
         file.lines.insert(key, line);
     }
     Ok(file)
 }
 
-/// One setting, parsed by itself so that an error is known to be about its key.
-fn parse_value(key: &str, value: Spanned<DeValue<'_>>) -> Result<Settings, String> {
-    let entry = MapDeserializer::new(iter::once((key, value)));
-    Settings::deserialize(entry).map_err(|error: toml::de::Error| {
-        let message = error.message();
-        format!("{key}: {}", message.replacen("invalid type: ", "found ", 1))
-    })
-}
-
-fn unknown(key: &str, keys: &[String]) -> String {
-    let nearest = keys.iter().map(|known| (distance(key, known), known)).min();
-    match nearest {
-        // Farther than a third of the letters away is no misspelling.
-        Some((distance, known)) if distance <= 1 + known.len() / 3 => {
-            format!("unknown key '{key}'; did you mean '{known}'?")
+fn unknown(key: &str) -> String {
+    let distances = OPTIONS.iter().map(|it| (strsim::damerau_levenshtein(key, it.name), it.name));
+    match distances.min() {
+        // A name with more than a third of its letters wrong is no misspelling.
+        Some((distance, name)) if distance <= 1 + name.len() / 3 => {
+            format!("unknown key '{key}'; did you mean '{name}'?")
         }
         _ => format!("unknown key '{key}'"),
     }
-}
-
-/// The number of letters to insert, delete or replace to turn one word into the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, letter) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, other) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]
@@ -134,6 +103,10 @@ mod tests {
         assert_eq!(file.settings.port.map(|port| port.get()), Some(7));
         assert_eq!(file.settings.idle_timeout, "1500ms".parse().ok());
         assert_eq!(file.settings.linger_timeout, "3s".parse().ok());
+        let file = parse("port = 0x1F90\nworkers = 1_0\nlisten = []").expect("valid");
+        assert_eq!(file.settings.port.map(|port| port.get()), Some(8080));
+        assert_eq!(file.settings.workers.map(|workers| workers.get()), Some(10));
+        assert_eq!(file.settings.listen, Some(Vec::new()));
     }
 
     #[test]
@@ -149,23 +122,31 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named_with_its_key_and_line() {
         for (text, line, message) in [
-            ("port = true", 1, "port: found boolean `true`, expected a whole number"),
+            ("port = true", 1, "port: 'true' is not a whole number"),
             ("port = 70000", 1, "port: 70000 is not in 0..=65535"),
             ("port = -1", 1, "port: -1 is not in 0..=65535"),
             ("port = 80.0", 1, "port: '80.0' is not a whole number"),
             ("a-b = 1\nport = -1", 1, "unknown key 'a-b'"),
-            ("workers = 1\nport = {}\n", 2, "port: found map, expected a whole number"),
-            ("daemon = \"yes\"", 1, "daemon: found string \"yes\", expected a boolean"),
-            ("pid-file = 3", 1, "pid-file: found integer `3`, expected a string"),
+            ("workers = 1\nport = {}\n", 2, "port: found table, expected a string or a number"),
+            ("daemon = \"yes\"", 1, "daemon: found string \"yes\", expected true or false"),
+            ("pid-file = 3", 1, "pid-file: found integer 3, expected a string"),
             ("pid-file = \"\"", 1, "pid-file: '' is not a path"),
-            ("listen = []", 1, "listen: the array is empty; leave the key out to listen on *"),
+            ("listen = [\"*\", 3]", 1, "listen: found integer 3, expected a string"),
+            ("listen = [[]]", 1, "listen: found array, expected a string"),
+            ("listen = 3", 1, "listen: found integer 3, expected a string or an array of strings"),
+            (
+                "listen = [\"x\"]",
+                1,
+                "listen: 'x' is not *, an IPv4 address or an IPv6 address in \
+                [brackets], with or without :PORT",
+            ),
         ] {
             assert_eq!(error(text), (line, message.to_owned()), "{text}");
         }
     }
 
     #[test]
-    fn the_first_error_of_the_file_is_told() {
+    fn the_first_error_of_the_file_is_reported() {
         assert_eq!(error("workers = true\nport = true").0, 1);
     }
 
@@ -175,14 +156,6 @@ mod tests {
         assert_eq!((line, message.as_str()), (2, "duplicate key in 'port = 2'"));
         assert_eq!(error("port = 1\n\nworkers = = 2").0, 3);
         assert!(error("port").1.ends_with("in 'port'"));
-    }
-
-    #[test]
-    fn distances_count_single_letters() {
-        assert_eq!(distance("port", "port"), 0);
-        assert_eq!(distance("prt", "port"), 1);
-        assert_eq!(distance("", "port"), 4);
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 
     #[test]
@@ -201,7 +174,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in "(?s)([a-z-]{0,12} = )?.{0,40}", key: proptest::sample::Index) {
             let _ = parse(&text);
-            let _ = parse(&format!("{} = {text}", key.get(&Settings::keys())));
+            let _ = parse(&format!("{} = {text}", key.get(OPTIONS).name));
         }
     }
 }

@@ -1,46 +1,100 @@
-//! The layers, put together, and what they mean.
+//! Layers of settings, and the configuration that they make.
 
+use std::ffi::{OsStr, OsString};
 use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use super::defaults::defaults;
 use super::file::{self, File};
+use super::options::{OPTIONS, OptionDefinition, Settings};
 use super::{
-    AdminConfig, Config, ConfigError, ConnectionConfig, FleetConfig, IdleClose, Keepalive,
-    ListenConfig, LogConfig, ProcessConfig, listen, one_line,
+    AdminConfig, Config, ConfigError, ConnectionConfig, Fault, FleetConfig, IdleClose, Keepalive,
+    ListenConfig, LogConfig, MAX_WORKERS, ProcessConfig, listen,
 };
-use crate::cli::{Cli, Settings};
+use crate::text::one_line;
 
 /// The shortest `worker-timeout`.
 const SHORTEST_WORKER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The layers before they are put together.
-pub(super) struct Layers<'a> {
-    cli: &'a Cli,
+/// Settings by origin. The command line wins over the environment, the environment over the file, and
+/// the file over the defaults.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layers {
+    /// Settings of the command line.
+    pub command_line: Settings,
+    /// Settings of environment variables.
+    pub environment: Settings,
+    /// Path of the configuration file.
+    pub file: Option<PathBuf>,
+    /// Failures on purpose, for tests.
+    pub faults: Vec<Fault>,
+}
+
+impl Layers {
+    /// Adds the environment layer, and the path of the file if there is none yet. `variable` returns
+    /// the value of an environment variable.
+    ///
+    /// # Errors
+    /// A variable has an invalid value.
+    pub fn read_environment(
+        &mut self,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<(), ConfigError> {
+        for option in OPTIONS {
+            let name = option.variable();
+            let Some(value) = variable(&name).filter(|value| is_set(&name, value)) else {
+                continue;
+            };
+            let text = value.to_string_lossy();
+            let invalid = |message: &str| ConfigError::Invalid {
+                place: one_line(&format!("invalid value '{text}' for '{name}'")),
+                message: one_line(message),
+            };
+            let text = value.to_str().ok_or_else(|| invalid("not UTF-8"))?;
+            let setting = option.parse(text).map_err(|error| invalid(&error.0))?;
+            self.environment = std::mem::take(&mut self.environment).or(setting);
+        }
+        if self.file.is_none() {
+            let path = variable("TCP_ECHO_CONFIG").filter(|path| !path.is_empty());
+            self.file = path.map(PathBuf::from);
+        }
+        Ok(())
+    }
+}
+
+/// Returns `true` unless the variable is empty, as compose files and scripts leave it, or is the
+/// address that Kubernetes puts into TCP_ECHO_PORT if a service is named tcp-echo.
+fn is_set(name: &str, value: &OsStr) -> bool {
+    let is_address = name == "TCP_ECHO_PORT" && value.to_string_lossy().contains("://");
+    !value.is_empty() && !is_address
+}
+
+/// Layers with the contents of the file.
+pub(super) struct Sources<'a> {
+    layers: &'a Layers,
     file: File,
 }
 
-impl<'a> Layers<'a> {
-    pub(super) fn read(cli: &'a Cli) -> Result<Self, ConfigError> {
-        let file = cli.config.as_deref().map(file::read).transpose()?.unwrap_or_default();
-        Ok(Self { cli, file })
+impl<'a> Sources<'a> {
+    pub(super) fn read(layers: &'a Layers) -> Result<Self, ConfigError> {
+        let file = layers.file.as_deref().map(file::read).transpose()?.unwrap_or_default();
+        Ok(Self { layers, file })
     }
 
-    /// The settings that win.
+    /// Returns the settings that win.
     pub(super) fn effective(&self) -> Settings {
-        let Cli { settings, environment, .. } = self.cli.clone();
-        settings.or(environment).or(self.file.settings.clone()).or(defaults())
+        let Layers { command_line, environment, .. } = self.layers.clone();
+        command_line.or(environment).or(self.file.settings.clone()).or(Settings::defaults())
     }
 
-    /// Which layer a setting is from.
-    pub(super) fn origin(&self, key: &str) -> &'static str {
-        let has = |settings: &Settings| settings.to_table().contains_key(key);
-        if has(&self.cli.settings) {
+    /// Returns the layer that a setting is from.
+    pub(super) fn origin(&self, option: &OptionDefinition) -> &'static str {
+        if option.is_in(&self.layers.command_line) {
             "command line"
-        } else if has(&self.cli.environment) {
+        } else if option.is_in(&self.layers.environment) {
             "environment"
-        } else if has(&self.file.settings) {
+        } else if option.is_in(&self.file.settings) {
             "file"
         } else {
             "default"
@@ -68,7 +122,7 @@ impl<'a> Layers<'a> {
                 pid_file: settings.pid_file.clone().map(|path| path.get()),
                 state_file: settings.state_file.clone().map(|path| path.get()),
             },
-            faults: self.cli.faults.clone(),
+            faults: self.layers.faults.clone(),
             settings,
         })
     }
@@ -88,21 +142,23 @@ impl<'a> Layers<'a> {
         })
     }
 
-    /// What to point at when a setting is wrong.
-    fn place_of(&self, key: &str) -> String {
-        match (self.origin(key), &self.cli.config) {
-            ("environment", _) => format!("TCP_ECHO_{}", key.to_uppercase().replace('-', "_")),
-            ("file", Some(path)) => {
-                let line = self.file.lines.get(key).copied().unwrap_or(1);
-                one_line(&format!("{}:{line}: {key}", path.display()))
+    /// Returns the place to name if a setting is wrong: the line of the file, the variable, or the
+    /// option.
+    fn place_of(&self, name: &str) -> String {
+        let option = OptionDefinition::find(name);
+        match (option.map(|option| (option, self.origin(option))), &self.layers.file) {
+            (Some((option, "environment")), _) => option.variable(),
+            (Some((_, "file")), Some(path)) => {
+                let line = self.file.lines.get(name).copied().unwrap_or(1);
+                one_line(&format!("{}:{line}: {name}", path.display()))
             }
-            _ => format!("--{key}"),
+            _ => format!("--{name}"),
         }
     }
 
     fn check(&self, settings: &Settings) -> Result<(), ConfigError> {
         match filled(settings.worker_timeout).unless_zero() {
-            // A worker gives a sign of life three times in that time.
+            // A worker sends three heartbeats in this time.
             Some(limit) if limit < SHORTEST_WORKER_TIMEOUT => Err(ConfigError::Invalid {
                 place: self.place_of("worker-timeout"),
                 message: "less than a second is too short (0 = off)".into(),
@@ -111,13 +167,13 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// Each file is written in its own way: two of them in one place would ruin each other.
+    /// Rejects one path for two files, as each file is written in its own way.
     fn check_files(&self, settings: &Settings) -> Result<(), ConfigError> {
         let files = [
             ("pid-file", settings.pid_file.clone().map(|path| path.get())),
             ("state-file", settings.state_file.clone().map(|path| path.get())),
             ("access-log-file", settings.access_log_file.clone().map(|path| path.get())),
-            ("config", self.cli.config.clone()),
+            ("config", self.layers.file.clone()),
         ];
         for (index, (key, path)) in files.iter().enumerate() {
             let same = files[index + 1..].iter().find(|(_, other)| path.is_some() && other == path);
@@ -173,13 +229,14 @@ fn connection(settings: &Settings) -> ConnectionConfig {
     }
 }
 
-/// A setting that has a default, once the defaults are below it.
+/// Returns the value of an option that has a default.
 fn filled<T>(setting: Option<T>) -> T {
-    setting.expect("the lowest layer has a value for this setting")
+    setting.expect("the option has a default")
 }
 
-/// One worker for each CPU this process may use (affinity and quota count), 1..=1024.
+/// Returns the number of CPUs that affinity and quota leave to this process, 1..=[`MAX_WORKERS`].
 fn usable_cpus() -> NonZeroU32 {
-    let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get().min(1024));
-    u32::try_from(cpus).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+    let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get());
+    let workers = u32::try_from(cpus).map_or(MAX_WORKERS, |cpus| cpus.min(MAX_WORKERS));
+    NonZeroU32::new(workers).unwrap_or(NonZeroU32::MIN)
 }

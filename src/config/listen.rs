@@ -1,34 +1,29 @@
-//! Where to listen: from `--listen` and `--port` to socket addresses.
+//! Addresses to listen on: from `--listen` and `--port` to endpoints.
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::str::FromStr;
 
-use serde::de::{Deserialize, Deserializer, Error as _};
-use serde::ser::{Serialize, Serializer};
+use super::value::{Scalar, ValueError};
 
-use super::list;
-use super::value::{ValueError, scalar, text_in_file};
-
-/// One `--listen`: an address, perhaps with a port.
+/// Value of `--listen`: an address, with or without a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenSpec {
     host: Host,
     port: Option<u16>,
 }
 
-/// What stands before the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Host {
-    /// `*`: every address, IPv6 and IPv4.
+    /// All IPv6 and IPv4 addresses: `*`.
     Any,
     V4(Ipv4Addr),
-    /// The address and its scope id, which is 0 but for link-local addresses.
+    /// The address and its scope id, which is 0 unless the address is link-local.
     V6(Ipv6Addr, u32),
 }
 
 impl ListenSpec {
-    /// `*` without a port: what the daemon listens on unless told otherwise.
+    /// All addresses at the port of `--port`: the default.
     pub const ANY: Self = Self { host: Host::Any, port: None };
 }
 
@@ -36,7 +31,7 @@ impl FromStr for ListenSpec {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        // The environment's list may be written with a space after the comma.
+        // A list may have spaces after its commas.
         let text = text.trim();
         if text == "*" {
             return Ok(Self::ANY);
@@ -68,7 +63,7 @@ impl FromStr for ListenSpec {
 }
 
 impl Host {
-    /// An IPv6 address that stands for an IPv4 address is that IPv4 address.
+    /// Converts an IPv4-mapped address to the IPv4 address.
     fn from_v6(address: SocketAddrV6) -> Self {
         match address.ip().to_canonical() {
             IpAddr::V4(v4) => Self::V4(v4),
@@ -92,45 +87,34 @@ impl Display for ListenSpec {
     }
 }
 
-text_in_file!(ListenSpec, "an address such as \"127.0.0.1:8090\"");
-
-/// Reads the file's `listen`: an array of addresses, or one string as in the environment.
-pub(crate) fn list<'de, D>(deserializer: D) -> Result<Option<Vec<ListenSpec>>, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    let expected = "an address such as \"127.0.0.1:8090\", or an array of them";
-    let specs = list::list(deserializer, expected)?;
-    if specs.is_empty() {
-        return Err(D::Error::custom("the array is empty; leave the key out to listen on *"));
-    }
-    Ok(Some(specs))
+impl Scalar for ListenSpec {
+    const NAME: &'static str = "ADDR[:PORT]";
 }
 
-/// How many addresses there may be: their sockets travel in one message.
-pub const MOST_ADDRESSES: usize = 64;
+/// Limit on the number of addresses: their sockets travel in one message.
+const MOST_ADDRESSES: usize = 64;
 
 /// An address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Endpoint {
-    /// The address to bind. Port 0: any free port, the same for every such endpoint.
+    /// Address to bind. All endpoints with port 0 share one free port.
     pub address: SocketAddr,
-    /// Which family or families the socket accepts.
+    /// Address families that the socket accepts.
     pub scope: Scope,
 }
 
-/// Which connections a socket accepts.
+/// Address families that a socket accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub enum Scope {
-    /// An IPv4 socket.
+    /// IPv4, on an IPv4 socket.
     V4,
-    /// An IPv6 socket with IPV6_V6ONLY on.
+    /// IPv6, on a socket with IPV6_V6ONLY.
     V6Only,
-    /// An IPv6 socket with IPV6_V6ONLY off: it accepts IPv4 as well.
+    /// IPv6 and IPv4, on an IPv6 socket without IPV6_V6ONLY.
     DualStack,
 }
 
-/// Prints `127.0.0.1:8090` or `[::]:8090`.
+/// Writes `127.0.0.1:8090` or `[::]:8090`.
 impl Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.address.fmt(f)
@@ -138,7 +122,7 @@ impl Display for Endpoint {
 }
 
 impl Endpoint {
-    /// Whether a listener at `address` would take something from this endpoint, or the other way round.
+    /// Returns `true` if a listener at `address` and this endpoint overlap.
     pub fn clashes_with(&self, address: SocketAddr) -> bool {
         let scope = if address.is_ipv4() { Scope::V4 } else { Scope::DualStack };
         let other = Self { address, scope };
@@ -146,7 +130,7 @@ impl Endpoint {
             && (self.address == address || self.covers(&other) || other.covers(self))
     }
 
-    /// Whether this endpoint, being a wildcard, accepts all that `other` is meant to accept.
+    /// Returns `true` if this endpoint is a wildcard address that includes `other`.
     fn covers(&self, other: &Self) -> bool {
         self.address.port() == other.address.port()
             && self.address.ip().is_unspecified()
@@ -154,12 +138,15 @@ impl Endpoint {
     }
 }
 
-/// Gives every address its port and its family, and refuses two that overlap: which of the two
-/// sockets the kernel picks would depend on details nobody should have to know.
+/// Resolves the port and the address families of each address. Rejects addresses that overlap, as the
+/// kernel's choice between their sockets depends on details.
 ///
 /// # Errors
-/// One clause that names the two addresses.
+/// There are no addresses, too many, or two that overlap. The text is one clause that names them.
 pub(super) fn endpoints(specs: &[ListenSpec], port: u16) -> Result<Vec<Endpoint>, String> {
+    if specs.is_empty() {
+        return Err("the list is empty; leave it out to listen on *".to_owned());
+    }
     if specs.len() > MOST_ADDRESSES {
         return Err(format!("{} addresses are more than {MOST_ADDRESSES}", specs.len()));
     }
@@ -197,7 +184,7 @@ pub(super) fn endpoints(specs: &[ListenSpec], port: u16) -> Result<Vec<Endpoint>
     Ok(all)
 }
 
-/// An address as it was typed, with the port it got.
+/// An address as it was written, with its resolved port.
 struct Named<'a>(&'a ListenSpec, &'a Endpoint);
 
 impl Display for Named<'_> {

@@ -1,21 +1,17 @@
-//! What the settings mean: [`Config`], valid by construction.
-//!
-//! The layers are, highest first: command line, environment, file, default.
+//! Configuration of the daemon: options, layers of settings, and the valid [`Config`] that they make.
 
-pub mod admin;
-pub mod choice;
-mod defaults;
-pub mod file;
+mod admin;
+mod choice;
+mod file;
 mod layers;
-mod list;
-pub mod listen;
+mod listen;
+mod options;
 pub mod print;
 pub mod rate;
 #[cfg(test)]
 mod tests;
 pub mod value;
 
-use std::fmt::Write;
 use std::io;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -23,61 +19,65 @@ use std::time::Duration;
 
 pub use self::admin::{AdminAddress, HostName};
 pub use self::choice::{AccessLog, Balance, Fault, LogFormat, LogLevel, Splice};
-pub use self::defaults::defaults;
-use self::layers::Layers;
-pub use self::listen::{Endpoint, Scope};
-use crate::cli::{Cli, Settings};
+pub use self::layers::Layers;
+use self::layers::Sources;
+pub use self::listen::{Endpoint, ListenSpec, Scope};
+pub use self::options::{OPTIONS, OptionDefinition, Settings};
+use crate::text;
 
-/// All that the daemon is told, by who needs it.
+/// Largest number of workers.
+pub const MAX_WORKERS: u32 = 1024;
+
+/// Configuration of the daemon, in one part for each component.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The listening sockets.
+    /// Listening sockets.
     pub listen: ListenConfig,
-    /// The workers as the controller sees them.
+    /// Workers, as the controller manages them.
     pub fleet: FleetConfig,
-    /// The treatment of a connection, and limits on their number.
+    /// Connections and their limits.
     pub connection: ConnectionConfig,
-    /// The admin process.
+    /// Admin process.
     pub admin: AdminConfig,
-    /// The log.
+    /// Log and access log.
     pub log: LogConfig,
-    /// The process as the system sees it.
+    /// Process and its files.
     pub process: ProcessConfig,
     /// Failures on purpose, for tests.
     pub faults: Vec<Fault>,
-    /// The settings that all of this was made from, for the next image of a reload.
+    /// Settings that the other fields are made from; a reload hands them to the next program.
     pub settings: Settings,
 }
 
-/// The listening sockets.
+/// Configuration of the listening sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenConfig {
-    /// Where to listen: at least one, and no two overlap. All with port 0 share one free port.
+    /// Addresses to listen on: at least one, and none overlap. All with port 0 share one free port.
     pub endpoints: Vec<Endpoint>,
-    /// Connections that may wait to be accepted, 1..=65535.
+    /// Length of each accept queue, 1..=65535.
     pub backlog: u32,
-    /// Start although another process listens on the port.
+    /// Start even if another tcp-echo listens on the port.
     pub share_port: bool,
-    /// TCP_NODELAY.
+    /// Set TCP_NODELAY on connections.
     pub nodelay: bool,
-    /// TCP keepalive. `None`: off.
+    /// TCP keepalive. `None`: no probes.
     pub keepalive: Option<Keepalive>,
 }
 
-/// TCP keepalive.
+/// Configuration of TCP keepalive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// A peer that is silent for so long is probed: whole seconds, 1..=32767.
+    /// Silence before the first probe, in whole seconds, 1..=32767.
     pub delay: Duration,
-    /// A peer that acknowledges nothing for so long is given up. It also hits one that reads nothing,
-    /// so it is never shorter than the write timeout, and `None` where there is none.
+    /// Time without an acknowledgment after which the kernel drops the connection. It also applies to
+    /// peers that read nothing, so it is at least the write timeout, and `None` without one.
     pub give_up: Option<Duration>,
 }
 
 impl Keepalive {
-    /// From probe to probe.
+    /// Time between two probes.
     pub const INTERVAL: Duration = Duration::from_secs(10);
-    /// How many probes may go unanswered.
+    /// Number of probes without an answer before the connection is dropped.
     pub const PROBES: u32 = 3;
 
     fn new(delay: Duration, write_timeout: Option<Duration>) -> Self {
@@ -86,162 +86,141 @@ impl Keepalive {
     }
 }
 
-/// The workers as the controller sees them.
+/// Configuration of the workers, as the controller manages them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetConfig {
-    /// Worker processes, 1..=1024; the number of usable CPUs unless told otherwise.
+    /// Number of worker processes, 1..=[`MAX_WORKERS`].
     pub workers: NonZeroU32,
-    /// A worker without a sign of life for so long is hung. `None`: none ever is.
+    /// Time without a heartbeat after which a worker counts as hung. `None`: never.
     pub worker_timeout: Option<Duration>,
-    /// Connections may take so long to finish at shutdown.
+    /// Time for connections to finish at shutdown.
     pub graceful_timeout: Duration,
-    /// The daemon keeps accepting for so long before it shuts down.
+    /// Time to keep accepting before shutdown begins to drain.
     pub shutdown_delay: Duration,
-    /// A retired worker may keep its connections for so long.
+    /// Time for the connections of a retired worker to finish.
     pub drain_timeout: Duration,
-    /// A retired worker's idle connections are closed at random points of this time.
+    /// Time over which a retired worker closes its idle connections.
     pub drain_spread: Duration,
     /// Pin each worker to a CPU.
     pub pin_cpus: bool,
-    /// Which worker serves a new connection.
+    /// Choice of the worker that serves a new connection.
     pub balance: Balance,
-    /// A worker with nothing to do looks again and again for so long before it sleeps, at most a
-    /// second. `None`: it sleeps at once.
+    /// Time to poll for events before sleeping, at most a second. `None`: sleep at once.
     pub busy_poll: Option<Duration>,
 }
 
-/// The treatment of a connection, and limits on their number.
+/// Configuration of connections and their limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionConfig {
-    /// Bytes of a worker's receive buffer, and the most kept for a client that does not read:
+    /// Size of a worker's receive buffer, and limit of the pending write of a connection, in bytes:
     /// 4 KiB..=16 MiB.
     pub buffer_size: usize,
-    /// Whether bulk is passed on without being copied.
+    /// Use of splice(2) for bulk data.
     pub splice: Splice,
-    /// A connection that is idle for so long is closed. `None`: never.
+    /// Time after which an idle connection is closed. `None`: never.
     pub idle_timeout: Option<Duration>,
-    /// A client that takes nothing for so long is reset. `None`: never.
+    /// Time after which a client that takes no data is reset. `None`: never.
     pub write_timeout: Option<Duration>,
-    /// Input is discarded for so long after our FIN. Zero: close at once.
+    /// Time to discard input after sending FIN. Zero: close at once.
     pub linger_timeout: Duration,
-    /// How an idle connection ends.
+    /// Way to close an idle connection.
     pub idle_close: IdleClose,
-    /// Sent before an idle connection is closed; not empty.
+    /// Text to send before closing an idle connection; not empty.
     pub idle_message: Option<String>,
-    /// A worker is recycled after so many connections. `None`: never.
+    /// Number of connections after which a worker is replaced. `None`: no limit.
     pub max_connections: Option<NonZeroU64>,
-    /// A worker handles at most so many at once. `None`: no limit.
+    /// Limit of open connections per worker. `None`: no limit.
     pub max_concurrent_connections: Option<NonZeroU32>,
 }
 
-/// The admin process.
+/// Configuration of the admin process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// Where it listens. `None`: there is none.
+    /// Address to listen on. `None`: there is no admin process.
     pub address: Option<AdminAddress>,
-    /// Names that its clients may call it by, beside `localhost` and IP addresses.
+    /// Host names that requests may have, besides `localhost` and IP addresses.
     pub hosts: Vec<HostName>,
-    /// The daemon is ready with so many healthy workers, at least one.
+    /// Number of healthy workers at which the daemon reports ready.
     pub min_healthy: NonZeroU32,
 }
 
-/// How an idle connection ends.
+/// Ways to close an idle connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdleClose {
-    /// In order, with a FIN.
+    /// Close in order, with a FIN.
     Fin,
-    /// With a RST.
+    /// Reset, with a RST.
     Reset,
 }
 
-/// The log.
+/// Configuration of the log and the access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// Lines less important than this are left out.
+    /// Lowest severity of lines that are written.
     pub level: LogLevel,
-    /// How a line is written.
+    /// Format of log lines.
     pub format: LogFormat,
-    /// Lines of text begin with the time.
+    /// Begin lines of text with the time.
     pub timestamps: bool,
-    /// Which connections have a line when they end.
+    /// Connections that have a line in the access log.
     pub access: AccessLog,
-    /// Where these lines go. `None`: to the log.
+    /// File of the access log. `None`: its lines go to the log.
     pub access_file: Option<PathBuf>,
-    /// Whether connections that sent nothing have one too.
+    /// Include connections that sent no data in the access log.
     pub empty: bool,
 }
 
-/// The process as the system sees it.
+/// Configuration of the process and its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessConfig {
     /// Run in the background.
     pub daemon: bool,
-    /// The controller's pid is written to this file.
+    /// File for the controller's PID.
     pub pid_file: Option<PathBuf>,
-    /// The totals are kept in this file, beyond the end of the daemon.
+    /// File for the statistics totals, which outlive the daemon in it.
     pub state_file: Option<PathBuf>,
 }
 
-/// Why there is no configuration. One line each.
+/// Reason why there is no configuration. The text is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{path}: {}", reason(source))]
+    #[error("{path}: {}", text::reason(source))]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// The system's answer.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A setting is wrong, or does not go with another one.
+    /// A setting is invalid, or contradicts another one.
     #[error("{place}: {message}")]
     Invalid {
-        /// `FILE:LINE`, an option or a variable.
+        /// `FILE:LINE`, an option, or an environment variable.
         place: String,
-        /// What is wrong there.
+        /// Reason, as one clause.
         message: String,
     },
 }
 
 impl Config {
-    /// Reads the file, if there is one, puts the layers together and says what they mean.
+    /// Reads the file, if there is one, and derives the configuration from all layers.
     ///
     /// # Errors
-    /// The file cannot be read or is not valid; two addresses to listen on overlap.
-    pub fn load(cli: &Cli) -> Result<Self, ConfigError> {
-        Layers::read(cli)?.config()
+    /// The file cannot be read or is not valid, or two settings contradict each other.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigError> {
+        Sources::read(layers)?.config()
     }
 
-    /// The configuration of the image before a reload, from the text of its settings.
+    /// Returns the configuration that the controller had before a reload, from the text of its settings.
     ///
     /// # Errors
     /// The text is not valid for this version.
-    pub fn restore(text: &str, cli: &Cli) -> Result<Self, ConfigError> {
+    pub fn restore(text: &str, faults: &[Fault]) -> Result<Self, ConfigError> {
         let invalid = |(line, message)| ConfigError::Invalid {
             place: format!("former configuration:{line}"),
             message,
         };
-        let settings = file::parse(text).map_err(invalid)?.settings;
-        let environment = Settings::default();
-        Self::load(&Cli { settings, environment, config: None, ..cli.clone() })
+        let command_line = file::parse(text).map_err(invalid)?.settings;
+        Self::load(&Layers { command_line, faults: faults.to_vec(), ..Layers::default() })
     }
-}
-
-/// A system error without the "(os error 2)" that Rust appends.
-pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
-}
-
-/// The text with control characters escaped, so that a message stays one line whatever was typed.
-pub(crate) fn one_line(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
-        // Writing to a String cannot fail.
-        let _ = if c.is_control() {
-            write!(line, "{}", c.escape_default())
-        } else {
-            line.write_char(c)
-        };
-        line
-    })
 }

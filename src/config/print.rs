@@ -1,25 +1,25 @@
-//! `--print-config`: the effective configuration as a file.
+//! Text of `--print-config`.
 
 use std::fmt::Write;
 
-use super::{ConfigError, Layers};
-use crate::cli::{Cli, Settings};
+use super::ConfigError;
+use super::layers::{Layers, Sources};
+use super::options::OPTIONS;
 
-/// The effective configuration as a TOML file that `--config` reads back to the same
-/// configuration. A comment on each line says which layer the value is from.
+/// Returns the effective configuration as a TOML file that `--config` reads back. A comment on each
+/// line names the layer of the value.
 ///
 /// # Errors
-/// Those of [`super::Config::load`]: what cannot be run is not printed either.
-pub fn effective(cli: &Cli) -> Result<String, ConfigError> {
-    let layers = Layers::read(cli)?;
-    layers.config()?;
-    let table = layers.effective().to_table();
+/// Those of [`super::Config::load`], so that a configuration that is printed is valid.
+pub fn effective(layers: &Layers) -> Result<String, ConfigError> {
+    let sources = Sources::read(layers)?;
+    let settings = sources.config()?.settings;
     let mut text = String::new();
-    for key in Settings::keys() {
-        if let Some(value) = table.get(&key) {
-            let entry = format!("{key} = {value}");
+    for option in OPTIONS {
+        if let Some(value) = option.to_toml(&settings) {
+            let entry = format!("{} = {value}", option.name);
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{entry:<34}  # {}", layers.origin(&key));
+            let _ = writeln!(text, "{entry:<34}  # {}", sources.origin(option));
         }
     }
     Ok(text)

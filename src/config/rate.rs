@@ -1,24 +1,22 @@
-//! How often something happens: a kind of value that only the client has.
+//! Rates: values that only `bench` has.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-use super::value::{ValueError, is_digits, split_unit};
+use super::value::{Unscaled, ValueError, scaled};
 
-/// How many times a second: more than 0, at most 1 000 000 000, with up to three decimals. `k` is a
-/// thousand and `M` a million.
+/// A number per second: more than 0, at most 1 000 000 000, in steps of 0.001. `k` is a thousand and
+/// `M` a million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     per_thousand_seconds: u64,
 }
 
-/// Units of a [`Rate`] with their factor.
-const UNITS: [(&str, u64); 4] = [("", 1), ("k", 1_000), ("K", 1_000), ("M", 1_000_000)];
-
 impl Rate {
     const MAX: u64 = 1_000_000_000 * 1_000;
 
-    /// From one time to the next, in nanoseconds; not rounded, so that many of them do not drift.
+    /// Returns the time between two events in nanoseconds, not rounded, so that a long series does not
+    /// drift.
     pub fn interval(self) -> f64 {
         1e12 / self.per_thousand_seconds as f64
     }
@@ -28,28 +26,21 @@ impl FromStr for Rate {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let invalid =
-            || ValueError(format!("'{text}' is not a rate a second such as 100, 0.5 or 20k"));
-        let (number, unit) = split_unit(text);
-        let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?;
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-        if !is_digits(whole) || !is_digits(fraction) {
-            return Err(invalid());
-        }
-        let range = || ValueError(format!("{text} is not in 0.001..=1000M a second"));
-        let thousandths = match fraction.trim_end_matches('0') {
-            "" => 0,
-            digits if digits.len() <= 3 => {
-                format!("{digits:0<3}").parse().map_err(|_| invalid())?
-            }
-            _ => return Err(invalid()),
+        let factor = |unit: &str| match unit {
+            "" => Some(1_000),
+            "k" | "K" => Some(1_000_000),
+            "M" => Some(1_000_000_000),
+            _ => None,
         };
-        let whole = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(1_000));
-        whole
-            .and_then(|whole| whole.checked_add(thousandths)?.checked_mul(*scale))
-            .filter(|rate| (1..=Self::MAX).contains(rate))
-            .map(|per_thousand_seconds| Self { per_thousand_seconds })
-            .ok_or_else(range)
+        match scaled(text, factor) {
+            Ok(rate) if (1..=Self::MAX).contains(&rate) => Ok(Self { per_thousand_seconds: rate }),
+            Ok(_) | Err(Unscaled::TooLarge) => {
+                Err(ValueError(format!("{text} is not in 0.001..=1000M a second")))
+            }
+            Err(Unscaled::TooFine | Unscaled::Invalid) => {
+                Err(ValueError(format!("'{text}' is not a rate a second such as 100, 0.5 or 20k")))
+            }
+        }
     }
 }
 

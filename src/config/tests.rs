@@ -1,6 +1,7 @@
-//! Tests of the layers and what they mean.
+//! Tests of the layers and the configuration that they make.
 
 mod command_line;
+mod definitions;
 mod values;
 
 use std::ffi::OsString;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cli::EarlyExit;
+use crate::cli::{Cli, EarlyExit};
 
 fn parse_with(line: &str, environment: &[(&str, &str)]) -> Result<Cli, EarlyExit> {
     let arguments = line.split_whitespace().map(OsString::from).collect();
@@ -23,13 +24,13 @@ fn load(line: &str) -> Config {
 }
 
 fn load_with(line: &str, environment: &[(&str, &str)]) -> Config {
-    Config::load(&parse_with(line, environment).expect(line)).expect(line)
+    Config::load(&parse_with(line, environment).expect(line).layers).expect(line)
 }
 
-/// The error, whether it is about the command line or about what it means.
+/// Returns the error of the command line or of the configuration.
 fn error_with(line: &str, environment: &[(&str, &str)]) -> String {
     match parse_with(line, environment) {
-        Ok(cli) => Config::load(&cli).expect_err(line).to_string(),
+        Ok(cli) => Config::load(&cli.layers).expect_err(line).to_string(),
         Err(EarlyExit::Usage(text)) => text,
         Err(EarlyExit::Text(text)) => panic!("{line}: {text}"),
     }
@@ -181,11 +182,19 @@ fn addresses_that_overlap_are_blamed_on_their_layer() {
 }
 
 #[test]
+fn an_empty_list_of_addresses_is_rejected() {
+    let message = "the list is empty; leave it out to listen on *";
+    let (_file, path) = file("\nlisten = []");
+    assert_eq!(error("--listen="), format!("--listen: {message}"));
+    assert_eq!(error(&format!("--config {path}")), format!("{path}:2: listen: {message}"));
+}
+
+#[test]
 fn what_is_printed_says_where_it_is_from() {
     let (_file, path) = file("workers = 1");
     let line = format!("--port 7 --config {path}");
     let cli = parse_with(&line, &[("TCP_ECHO_LISTEN", "[::1],127.0.0.1")]).expect("valid");
-    let text = print::effective(&cli).expect("valid");
+    let text = print::effective(&cli.layers).expect("valid");
     for (entry, origin) in [
         ("port = 7 ", "# command line"),
         ("listen = [\"[::1]\", \"127.0.0.1\"] ", "# environment"),
@@ -195,7 +204,7 @@ fn what_is_printed_says_where_it_is_from() {
         let line = text.lines().find(|line| line.starts_with(entry)).expect(entry);
         assert!(line.ends_with(origin), "{line}");
     }
-    assert!(print::effective(&parse_with("--listen *,*", &[]).expect("parsed")).is_err());
+    assert!(print::effective(&parse_with("--listen *,*", &[]).expect("parsed").layers).is_err());
 }
 
 proptest! {
@@ -221,11 +230,11 @@ proptest! {
             format!("--pid-file={path}"),
         ];
         let cli = Cli::parse_from(arguments.map(OsString::from).into(), |_| None).expect("valid");
-        let printed = print::effective(&cli).expect("valid");
+        let printed = print::effective(&cli.layers).expect("valid");
         let (_file, path) = file(&printed);
-        let config = Config::load(&cli).expect("valid");
+        let config = Config::load(&cli.layers).expect("valid");
         prop_assert_eq!(&load(&format!("--config {path}")), &config);
-        let text = config.settings.to_table().to_string();
-        prop_assert_eq!(Config::restore(&text, &cli).expect("valid"), config);
+        let text = config.settings.to_file();
+        prop_assert_eq!(Config::restore(&text, &[]).expect("valid"), config);
     }
 }

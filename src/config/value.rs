@@ -1,83 +1,113 @@
-//! The kinds of values a setting can have.
+//! Types of values.
 //!
-//! Each has one text form, which the command line, the environment and the file share: `FromStr`
-//! reads it and checks the range, `Display` writes it back.
+//! A value has one text form in the command line, the environment and the file. Parsing checks the
+//! range.
 
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
-use serde::ser::{Serialize, Serializer};
-
-/// Why a text is not a value: one clause that repeats the text.
+/// Reason why a text is not a value: one clause that repeats the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ValueError(pub(super) String);
 
-/// Implements `Deserialize` through `FromStr` (the file may hold a number or a string) and
-/// `Serialize` through `Display`.
-macro_rules! text_in_file {
-    ($kind:ty, $expected:literal) => {
-        impl<'de> Deserialize<'de> for $kind {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                scalar(deserializer, $expected)
-            }
-        }
-
-        impl Serialize for $kind {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-    };
-}
-pub(super) use text_in_file;
-
-/// Reads a number or a string of the file as the text it would be on the command line.
-pub(super) fn scalar<'de, D, T>(deserializer: D, expected: &'static str) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err = ValueError>,
-{
-    let text = deserializer.deserialize_any(ScalarVisitor(expected))?;
-    text.parse().map_err(D::Error::custom)
+/// Form of a value in the file and on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `true` or `false`; on the command line the option alone means `true`.
+    Switch,
+    /// A number of the file, in quotes or not.
+    Number,
+    /// A number or a string of the file, written back as a string.
+    Scalar,
+    /// A string of the file, even if it looks like a number.
+    Text,
+    /// An array of strings, or one string with commas; the option is repeatable.
+    List,
 }
 
-/// Turns a scalar into its text; carries what to tell about anything else.
-struct ScalarVisitor(&'static str);
+/// Types that an option can have.
+pub(super) trait Value: Sized {
+    /// Placeholder in `--help`.
+    const NAME: &'static str;
+    const FORM: Form;
+    /// All values, if they are words.
+    const CHOICES: &'static [&'static str] = &[];
 
-impl Visitor<'_> for ScalarVisitor {
-    type Value = String;
+    fn parse(text: &str) -> Result<Self, ValueError>;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+    /// Returns the text that `parse` reads back.
+    fn text(&self) -> String;
+}
+
+/// A [`Value`] that is parsed by `FromStr` and written by `Display`.
+pub(super) trait Scalar: FromStr<Err = ValueError> + Display {
+    const NAME: &'static str;
+    const FORM: Form = Form::Scalar;
+    const CHOICES: &'static [&'static str] = &[];
+}
+
+impl<T: Scalar> Value for T {
+    const NAME: &'static str = T::NAME;
+    const FORM: Form = T::FORM;
+    const CHOICES: &'static [&'static str] = T::CHOICES;
+
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        text.parse()
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<String, E> {
-        Ok(value.to_string())
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Values separated by commas; none if the text is empty.
+impl<T: Scalar> Value for Vec<T> {
+    const NAME: &'static str = T::NAME;
+    const FORM: Form = Form::List;
+
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "" => Ok(Self::new()),
+            _ => text.split(',').map(T::parse).collect(),
+        }
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<String, E> {
-        Ok(value.to_string())
+    fn text(&self) -> String {
+        self.iter().map(T::text).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// `true` or `false`; in the environment many write 1/0, yes/no, on/off.
+impl Value for bool {
+    const NAME: &'static str = "BOOL";
+    const FORM: Form = Form::Switch;
+
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => Ok(true),
+            "false" | "no" | "off" | "0" => Ok(false),
+            _ => Err(ValueError(format!("'{text}' is neither true nor false"))),
+        }
     }
 
-    fn visit_i128<E>(self, value: i128) -> Result<String, E> {
-        Ok(value.to_string())
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for String {
+    const NAME: &'static str = "TEXT";
+    const FORM: Form = Form::Text;
+
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        Ok(text.to_owned())
     }
 
-    fn visit_u128<E>(self, value: u128) -> Result<String, E> {
-        Ok(value.to_string())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<String, E> {
-        // Unlike Display, Debug keeps 8090.0 and 1e300 as they are.
-        Ok(format!("{value:?}"))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<String, E> {
-        Ok(value.to_owned())
+    fn text(&self) -> String {
+        self.clone()
     }
 }
 
@@ -86,7 +116,7 @@ impl Visitor<'_> for ScalarVisitor {
 pub struct Number<T, const MIN: u64, const MAX: u64>(T);
 
 impl<T: Copy, const MIN: u64, const MAX: u64> Number<T, MIN, MAX> {
-    /// The number.
+    /// Returns the number.
     pub fn get(self) -> T {
         self.0
     }
@@ -115,24 +145,27 @@ impl<T: Display, const MIN: u64, const MAX: u64> Display for Number<T, MIN, MAX>
     }
 }
 
-impl<'de, T: TryFrom<u64>, const MIN: u64, const MAX: u64> Deserialize<'de>
-    for Number<T, MIN, MAX>
-{
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "a whole number")
-    }
+impl<T: TryFrom<u64> + Display, const MIN: u64, const MAX: u64> Scalar for Number<T, MIN, MAX> {
+    const NAME: &'static str = "N";
+    const FORM: Form = Form::Number;
 }
 
-impl<T: Serialize, const MIN: u64, const MAX: u64> Serialize for Number<T, MIN, MAX> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-/// A length of time: whole milliseconds, at most 365 days. A bare number is seconds.
+/// A duration of whole milliseconds, at most 365 days. A number without a unit is in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     milliseconds: u64,
+}
+
+/// Parses a [`Span`] that is not zero.
+///
+/// # Errors
+/// The text is not a duration, or is zero.
+pub fn positive(text: &str) -> Result<Span, ValueError> {
+    let span = text.parse::<Span>()?;
+    match span.unless_zero() {
+        Some(_) => Ok(span),
+        None => Err(ValueError(format!("'{text}' is zero"))),
+    }
 }
 
 /// Units of a [`Span`] with their milliseconds, the largest first.
@@ -141,12 +174,12 @@ const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 100
 impl Span {
     const MAX_MILLISECONDS: u64 = 365 * 24 * 3_600_000;
 
-    /// The same length of time.
+    /// Returns the duration.
     pub fn get(self) -> Duration {
         Duration::from_millis(self.milliseconds)
     }
 
-    /// The same length of time, or nothing where 0 means "off".
+    /// Returns the duration, or `None` for 0, which disables a timeout.
     pub fn unless_zero(self) -> Option<Duration> {
         (self.milliseconds != 0).then(|| self.get())
     }
@@ -156,37 +189,17 @@ impl FromStr for Span {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let invalid =
-            || ValueError(format!("'{text}' is not a duration such as 10, 1.5s, 250ms, 2m or 1h"));
-        let too_long = || ValueError(format!("'{text}' is longer than 8760h (365 days)"));
-        let too_fine = || ValueError(format!("'{text}' is not a whole number of milliseconds"));
-
-        let (number, unit) = split_unit(text);
-        let scale = match unit {
-            "" => 1000,
-            _ => TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?.1,
+        let factor = |unit: &str| match unit {
+            "" => Some(1000),
+            _ => TIME_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor),
         };
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-        if !is_digits(whole) || !is_digits(fraction) {
-            return Err(invalid());
+        match scaled(text, factor) {
+            Ok(milliseconds) if milliseconds <= Self::MAX_MILLISECONDS => Ok(Self { milliseconds }),
+            Ok(_) | Err(Unscaled::TooLarge) => Err("is longer than 8760h (365 days)"),
+            Err(Unscaled::TooFine) => Err("is not a whole number of milliseconds"),
+            Err(Unscaled::Invalid) => Err("is not a duration such as 10, 1.5s, 250ms, 2m or 1h"),
         }
-        let fraction = fraction.trim_end_matches('0');
-        // Nine places are more than an hour has milliseconds; the bound keeps the power below small.
-        if fraction.len() > 9 {
-            return Err(too_fine());
-        }
-        let numerator = format!("0{fraction}").parse::<u64>().map_err(|_| too_fine())? * scale;
-        let denominator = fraction.bytes().fold(1_u64, |power, _| power * 10);
-        if numerator % denominator != 0 {
-            return Err(too_fine());
-        }
-        whole
-            .parse::<u64>()
-            .ok()
-            .and_then(|whole| whole.checked_mul(scale)?.checked_add(numerator / denominator))
-            .filter(|milliseconds| *milliseconds <= Self::MAX_MILLISECONDS)
-            .map(|milliseconds| Self { milliseconds })
-            .ok_or_else(too_long)
+        .map_err(|reason| ValueError(format!("'{text}' {reason}")))
     }
 }
 
@@ -202,7 +215,9 @@ impl Display for Span {
     }
 }
 
-text_in_file!(Span, "a duration such as 10 or \"1.5s\"");
+impl Scalar for Span {
+    const NAME: &'static str = "DUR";
+}
 
 /// A [`Span`] of whole seconds, at most the 32767 that TCP_KEEPIDLE takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +226,7 @@ pub struct KeepaliveDelay(Span);
 impl KeepaliveDelay {
     const MAX_MILLISECONDS: u64 = 32_767_000;
 
-    /// The delay, or nothing when it is 0: keepalive is off.
+    /// Returns the delay, or `None` for 0, which disables keepalive.
     pub fn unless_zero(self) -> Option<Duration> {
         self.0.unless_zero()
     }
@@ -238,14 +253,17 @@ impl Display for KeepaliveDelay {
     }
 }
 
-text_in_file!(KeepaliveDelay, "a whole number of seconds such as 60 or \"1m\"");
+impl Scalar for KeepaliveDelay {
+    const NAME: &'static str = "DUR";
+}
 
-/// A number of bytes in `MIN..=MAX`. K and KiB are 1024 bytes, KB is 1000, in any case; so for M and G.
+/// A number of bytes in `MIN..=MAX`. K and KiB are 1024 bytes and KB is 1000, in any case; M and G are
+/// alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size<const MIN: usize, const MAX: usize>(usize);
 
-/// Units of a [`Size`] with their bytes. The first three are those it is written in, largest first.
-const SIZE_UNITS: [(&str, usize); 11] = [
+/// Units of a [`Size`] with their bytes. A size is written in one of the first three, the largest that fits.
+const SIZE_UNITS: [(&str, u64); 11] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
     ("KiB", 1 << 10),
@@ -260,7 +278,7 @@ const SIZE_UNITS: [(&str, usize); 11] = [
 ];
 
 impl<const MIN: usize, const MAX: usize> Size<MIN, MAX> {
-    /// The number of bytes.
+    /// Returns the number of bytes.
     pub fn get(self) -> usize {
         self.0
     }
@@ -270,56 +288,45 @@ impl<const MIN: usize, const MAX: usize> FromStr for Size<MIN, MAX> {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let invalid = || ValueError(format!("'{text}' is not a size such as 65536, 64KiB or 1MiB"));
-        let (number, unit) = split_unit(text);
-        let (_, scale) = SIZE_UNITS
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-            .ok_or_else(invalid)?;
-        if !is_digits(number) {
-            return Err(invalid());
-        }
-        number
-            .parse::<usize>()
-            .ok()
-            .and_then(|number| number.checked_mul(*scale))
-            .filter(|bytes| (MIN..=MAX).contains(bytes))
-            .map(Self)
-            .ok_or_else(|| {
-                let (min, max) = (Self(MIN), Self(MAX));
-                ValueError(format!("{text} is not in {min}..={max}"))
-            })
+        let factor = |unit: &str| {
+            let mut units = SIZE_UNITS.iter();
+            units.find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor)
+        };
+        let bytes = match scaled(text, factor) {
+            Ok(bytes) if !text.contains('.') => usize::try_from(bytes).ok(),
+            Err(Unscaled::TooLarge) => None,
+            _ => {
+                let reason = "is not a size such as 65536, 64KiB or 1MiB";
+                return Err(ValueError(format!("'{text}' {reason}")));
+            }
+        };
+        bytes.filter(|bytes| (MIN..=MAX).contains(bytes)).map(Self).ok_or_else(|| {
+            let (min, max) = (Self(MIN), Self(MAX));
+            ValueError(format!("{text} is not in {min}..={max}"))
+        })
     }
 }
 
 impl<const MIN: usize, const MAX: usize> Display for Size<MIN, MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = SIZE_UNITS[..3].iter().find(|(_, scale)| self.0 % scale == 0);
+        let exact = SIZE_UNITS[..3].iter().find(|(_, factor)| self.0 as u64 % factor == 0);
         match exact {
-            Some((unit, scale)) if self.0 != 0 => write!(f, "{}{unit}", self.0 / scale),
+            Some((unit, scale)) if self.0 != 0 => write!(f, "{}{unit}", self.0 as u64 / scale),
             _ => write!(f, "{}", self.0),
         }
     }
 }
 
-impl<'de, const MIN: usize, const MAX: usize> Deserialize<'de> for Size<MIN, MAX> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer, "a size such as 65536 or \"64KiB\"")
-    }
+impl<const MIN: usize, const MAX: usize> Scalar for Size<MIN, MAX> {
+    const NAME: &'static str = "SIZE";
 }
 
-impl<const MIN: usize, const MAX: usize> Serialize for Size<MIN, MAX> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// The path of a file: not empty, and UTF-8 so that it can stand in the file.
+/// The path of a file: not empty, and UTF-8, as the configuration file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePath(String);
 
 impl FilePath {
-    /// The path.
+    /// Returns the path.
     pub fn get(&self) -> PathBuf {
         PathBuf::from(&self.0)
     }
@@ -329,7 +336,7 @@ impl FromStr for FilePath {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        // A NUL cannot be typed, but the file can hold one, and no system call takes it.
+        // The file can hold a NUL, and no system call takes one.
         if text.is_empty() || text.contains('\0') {
             return Err(ValueError(format!("'{text}' is not a path")));
         }
@@ -343,36 +350,47 @@ impl Display for FilePath {
     }
 }
 
-impl<'de> Deserialize<'de> for FilePath {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
+impl Scalar for FilePath {
+    const NAME: &'static str = "PATH";
+    const FORM: Form = Form::Text;
 }
 
-impl Serialize for FilePath {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-/// Reads a switch: `true` or `false`, and as many write it in the environment, 1/0, yes/no, on/off.
-///
-/// # Errors
-/// Anything else.
-pub fn switch(text: &str) -> Result<bool, ValueError> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "yes" | "on" | "1" => Ok(true),
-        "false" | "no" | "off" | "0" => Ok(false),
-        _ => Err(ValueError(format!("'{text}' is neither true nor false"))),
-    }
-}
-
-pub(super) fn is_digits(text: &str) -> bool {
+fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Splits `1.5s` into `1.5` and `s`.
-pub(super) fn split_unit(text: &str) -> (&str, &str) {
+/// Reason why [`scaled`] has no result.
+pub(super) enum Unscaled {
+    /// The text is not a number, or its unit has no factor.
+    Invalid,
+    /// The number has more decimals than its unit has multiples of the smallest one.
+    TooFine,
+    TooLarge,
+}
+
+/// Converts a number with a unit, such as `1.5s`, to the smallest unit. `factor` returns the size of a
+/// unit, at most a billion.
+pub(super) fn scaled(
+    text: &str,
+    factor: impl FnOnce(&str) -> Option<u64>,
+) -> Result<u64, Unscaled> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    text.split_at(end)
+    let (number, unit) = text.split_at(end);
+    let factor = factor(unit).ok_or(Unscaled::Invalid)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if !is_digits(whole) || !is_digits(fraction) {
+        return Err(Unscaled::Invalid);
+    }
+    let fraction = fraction.trim_end_matches('0');
+    // Nine decimals of a unit of a billion are whole numbers, and their product fits.
+    if fraction.len() > 9 {
+        return Err(Unscaled::TooFine);
+    }
+    let numerator = format!("0{fraction}").parse::<u64>().map_err(|_| Unscaled::TooFine)? * factor;
+    let denominator = fraction.bytes().fold(1, |power, _| power * 10);
+    if numerator % denominator != 0 {
+        return Err(Unscaled::TooFine);
+    }
+    let whole = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(factor));
+    whole.and_then(|whole| whole.checked_add(numerator / denominator)).ok_or(Unscaled::TooLarge)
 }

@@ -1,6 +1,7 @@
-//! The event loop: the same one for every role. It waits, hands out what is ready, and *returns why
-//! it stopped*, so that what comes afterwards stands in straight-line code behind the call.
+//! The event loop of every process: it waits, hands events to a [`Handler`], and returns the reason why
+//! it ended, so that the caller finishes in straight-line code.
 
+mod readiness;
 pub mod timers;
 
 use std::io;
@@ -10,34 +11,36 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Poll};
 
-/// Events taken from the kernel at once. The rest waits for the next turn, in turn.
+pub use self::readiness::Readiness;
+
+/// Most events of a loop iteration. The remaining ones are reported in the next.
 const BATCH: usize = 1024;
 
-/// What a loop runs.
+/// The part of a process that an event loop runs.
 pub trait Handler {
-    /// Why the loop stops.
+    /// Reason why the loop ends.
     type Stop;
 
-    /// A descriptor has become ready. Edge-triggered: note it now, work on it in [`Self::tick`].
+    /// Notes an event. It is edge-triggered; the work is done in [`Self::tick`].
     fn ready(&mut self, event: &Event);
 
-    /// Once a turn, after all events: the work, the timers, and whether to stop.
+    /// Does the work of a loop iteration, after all events, and decides whether the loop ends.
     fn tick(&mut self, now: Instant) -> ControlFlow<Self::Stop>;
 
-    /// How long to look for events again and again before sleeping: waking up costs more than a small
-    /// piece of work, but looking costs the processor.
+    /// Returns the time to busy-poll for events before sleeping, which saves wake-ups and costs processor
+    /// time; zero disables.
     fn busy_poll(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// When to wake up though nothing is ready; `None` to wait for as long as it takes.
+    /// Returns the time of the next iteration if there is no event; `None` for no limit.
     fn deadline(&self, now: Instant) -> Option<Instant>;
 }
 
-/// Runs until the handler stops.
+/// Runs until the handler ends the loop, and returns its reason.
 ///
 /// # Errors
-/// What epoll_wait(2) reports, but for `EINTR`, which is only a reason to look at the clock.
+/// Those of epoll_wait(2), except `EINTR`, which only starts an iteration.
 pub fn run<H: Handler>(poll: &mut Poll, handler: &mut H) -> io::Result<H::Stop> {
     let mut events = Events::with_capacity(BATCH);
     let mut now = Instant::now();
@@ -55,7 +58,7 @@ pub fn run<H: Handler>(poll: &mut Poll, handler: &mut H) -> io::Result<H::Stop> 
     }
 }
 
-/// Waits for events, at most for `timeout`, and polls without sleeping for the first `spin` of it.
+/// Waits for events for at most `timeout`, the first `spin` of it without sleeping.
 fn wait(
     poll: &mut Poll,
     events: &mut Events,

@@ -1,26 +1,26 @@
-//! Deadlines of very many things in one coarse ring: O(1) to arm, nothing to cancel.
+//! A timer wheel for very many deadlines: O(1) to arm, nothing to cancel.
 //!
-//! Time is counted in [`Tick`]s and always an argument. An entry that was armed and is no longer
-//! wanted simply fires; its owner compares it with what it remembers and arms it again or forgets it.
-//! So bytes that move cost no timer operation at all.
+//! Time is counted in [`Tick`]s and always an argument. An entry that is no longer wanted fires all the
+//! same; its owner compares it with the deadline that counts, and arms it again or ignores it. So a byte
+//! that moves costs no timer operation.
 
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
+use crate::sys::clock;
 
 /// A point in time: 100 ms steps since the loop's [`Clock`] started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(u32);
 
-/// A span of time, counted in ticks once so that a moving byte costs an addition only.
+/// A duration in ticks, converted once, so that a byte that moves costs one addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Wait(u32);
 
 impl Wait {
-    /// Longer than anything lasts.
+    /// A wait that never ends.
     pub const FOREVER: Self = Self(u32::MAX);
 
-    /// A part of this span: `part` of 2^32.
+    /// Returns `part` of 2^32 of the wait.
     #[must_use]
     pub fn share(self, part: u32) -> Self {
         Self(((u64::from(self.0) * u64::from(part)) >> 32) as u32)
@@ -29,32 +29,32 @@ impl Wait {
 
 impl From<Duration> for Wait {
     fn from(duration: Duration) -> Self {
-        // One more: the tick it starts in may have begun 99 ms ago, and nothing may fire early.
+        // One more: the current tick may have begun 99 ms ago, and nothing may fire early.
         let ticks = duration.as_nanos().div_ceil(TICK.as_nanos()) + 1;
         Self(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
 }
 
-/// The length of a tick.
+/// Length of a tick.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Ticks the ring spans, 51 s: an entry further away fires early and is armed again.
+/// Ticks that the ring spans, 51 s. An entry further away fires early and is armed again.
 const SPAN: u32 = 512;
 const MAP_WORDS: usize = SPAN as usize / 64;
 
-/// A bucket that grew larger than this gives its memory back when it has fired.
+/// Entries of a bucket above which its memory is freed once it has fired.
 const KEPT_CAPACITY: usize = 1024;
 
 impl Tick {
-    /// Later than any tick that is ever reached (13 years).
+    /// A tick that is never reached (13 years).
     pub const NEVER: Self = Self(u32::MAX);
 
-    /// The first tick at which `wait` has passed since any moment of this one.
+    /// Returns the first tick at which `wait` has passed since any moment of this one.
     pub fn after(self, wait: Wait) -> Self {
         Self(self.0.saturating_add(wait.0))
     }
 
-    /// The time since an earlier tick, to a tick.
+    /// Returns the time since an earlier tick, rounded to a tick.
     pub fn since(self, earlier: Self) -> Duration {
         TICK * self.0.saturating_sub(earlier.0)
     }
@@ -64,58 +64,62 @@ impl Tick {
     }
 }
 
-/// Turns the system's clock into ticks and back, and into a time that all processes understand.
+/// Converts system time to ticks and back, and to an uptime that all processes share.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
-    /// The system's uptime then.
+    /// Uptime of the system at `start`.
     uptime: Duration,
 }
 
 impl Clock {
-    /// A clock at tick 0.
+    /// Starts a clock at tick 0.
     pub fn start(now: Instant) -> Self {
-        // clock_gettime(2) with CLOCK_MONOTONIC does not fail on Linux.
-        let uptime = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
-        Self { start: now, uptime }
+        Self { start: now, uptime: clock::uptime() }
     }
 
-    /// The tick that `now` is in.
+    /// Returns the tick at `now`.
     pub fn tick(&self, now: Instant) -> Tick {
         let ticks = now.saturating_duration_since(self.start).as_millis() / TICK.as_millis();
         Tick(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
 
-    /// When a tick begins.
+    /// Returns the time at which `tick` begins.
     pub fn instant(&self, tick: Tick) -> Instant {
         self.start + TICK * tick.0
     }
 
-    /// The system's uptime (`CLOCK_MONOTONIC`) at `now`, the same in every process.
-    pub fn uptime(&self, now: Instant) -> Duration {
+    /// Returns the time from the boot of the system (`CLOCK_MONOTONIC`) to `now`.
+    pub(crate) fn uptime(&self, now: Instant) -> Duration {
         self.uptime + now.saturating_duration_since(self.start)
+    }
+
+    /// Returns the time from the boot of the system to `now`, in milliseconds. Processes exchange
+    /// times in this form.
+    pub(crate) fn uptime_ms(&self, now: Instant) -> u64 {
+        clock::millis(self.uptime(now))
     }
 }
 
-/// The ring. `K` says whose deadline it is.
+/// A ring of deadlines. The key `K` identifies the owner of an entry.
 #[derive(Debug)]
 pub struct TimerRing<K> {
     buckets: Vec<Vec<K>>,
-    /// One bit for each bucket that is not empty.
+    /// Bits of the buckets that are not empty.
     occupied: [u64; MAP_WORDS],
-    /// The last tick that has fired.
+    /// Last tick that has fired.
     now: Tick,
 }
 
 impl<K> TimerRing<K> {
-    /// An empty ring at tick 0.
+    /// Creates an empty ring at tick 0.
     pub fn new() -> Self {
         let buckets = (0..SPAN).map(|_| Vec::new()).collect();
         Self { buckets, occupied: [0; MAP_WORDS], now: Tick(0) }
     }
 
-    /// Puts `key` into the ring and returns when it will fire: at `at`, or at the ring's horizon if
-    /// that comes first, or at the next tick if `at` has passed.
+    /// Adds an entry for `key`, and returns the tick at which it fires: `at`, or the ring's horizon if
+    /// that is earlier, or the next tick if `at` has passed.
     pub fn arm(&mut self, at: Tick, key: K) -> Tick {
         let soonest = self.now.0.saturating_add(1);
         let at = Tick(at.0.clamp(soonest, self.now.0.saturating_add(SPAN - 1)));
@@ -125,7 +129,7 @@ impl<K> TimerRing<K> {
         at
     }
 
-    /// Moves to `now` and appends all that fires on the way to `due`, with the tick it was armed for.
+    /// Advances to `now`, and appends the entries that fire to `due`, with their ticks.
     pub fn advance(&mut self, now: Tick, due: &mut Vec<(Tick, K)>) {
         while self.now < now {
             let Some(next) = self.next().filter(|&next| next <= now) else {
@@ -142,10 +146,10 @@ impl<K> TimerRing<K> {
         }
     }
 
-    /// The tick of the first entry.
+    /// Returns the tick of the first entry.
     pub fn next(&self) -> Option<Tick> {
         let first = Tick(self.now.0.wrapping_add(1)).bucket();
-        // The words in ring order, the first one cut at `first`, and once more at the end uncut.
+        // The words in ring order: the first one from bit `first` on, and at the end whole.
         for step in 0..=MAP_WORDS {
             let word = (first / 64 + step) % MAP_WORDS;
             let mask = if step == 0 { u64::MAX << (first % 64) } else { u64::MAX };
@@ -189,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_late_fires_next_and_what_is_far_fires_at_the_horizon() {
+    fn a_late_entry_fires_next_and_a_far_one_at_the_horizon() {
         let mut ring = TimerRing::new();
         assert!(fired(&mut ring, 1000).is_empty());
         assert_eq!(ring.arm(Tick(3), 1), Tick(1001));

@@ -60,7 +60,7 @@ reaps() {
     docker exec "$id-reap" sed -n "s/^PPid:/PID $stranger is adopted by PID/p" "/proc/$stranger/status" >"$tmp/adopted"
     cat "$tmp/adopted"
     grep -qE 'PID\s1$' "$tmp/adopted" || return
-    wait_for 10 "stranger $stranger is reaped" says reap "reaped a stranger stranger_pid=$stranger" || return
+    wait_for 10 "stranger $stranger is reaped" says reap "reaped unknown process unknown_pid=$stranger" || return
     docker logs "$id-reap" 2>&1 | grep "stranger"
     # Nothing but the controller and its workers, and no zombie.
     docker top "$id-reap" -eo pid,ppid,stat,args | tail -n +2 | tee "$tmp/processes"

@@ -1,8 +1,8 @@
-//! Errors of accept(2) are counted under their own names, and a failure concerns one connection.
+//! Errors of accept(2), counted by errno.
 
-use super::statistics::at_rest;
-use super::support::trace::Tracer;
-use super::support::{Turn, total};
+use super::statistics::idle_stats;
+use super::support::strace::Tracer;
+use super::support::{TestLock, total};
 
 /// An error of accept(2), and the kind that it counts as, if it counts.
 const ERRORS: [(&str, Option<&str>); 6] = [
@@ -16,8 +16,8 @@ const ERRORS: [(&str, Option<&str>); 6] = [
 
 #[test]
 fn an_error_of_accept_is_counted_under_its_own_name() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1"]);
     for (error, _) in ERRORS {
         let inject = format!("inject=accept4:error={error}:when=1");
         let options = ["-e", "trace=accept4", "-e", &inject];
@@ -25,7 +25,7 @@ fn an_error_of_accept_is_counted_under_its_own_name() {
         server.assert_echoes();
         assert!(tracer.calls()[0].contains("(INJECTED)"), "{:?}", tracer.calls());
     }
-    let stats = at_rest(&server);
+    let stats = idle_stats(&server);
     for kind in ["ECONNABORTED", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM", "other"] {
         let expected = ERRORS.iter().filter(|(_, counted)| *counted == Some(kind)).count();
         assert_eq!(total(&stats, &format!("accept_errors/{kind}")), expected as u64, "{kind}");

@@ -1,4 +1,4 @@
-//! The access log tells of every connection that it is asked to, and harms nobody when it cannot.
+//! The access log: fields, modes, reloads, and files that cannot be written.
 
 use std::fs;
 use std::io::Read;
@@ -9,11 +9,11 @@ use std::thread;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::operator::{refused_reload, reload, wait_settled};
-use super::support::{SOON, Server, Turn, ms, stats, wait_for, wait_until};
+use super::support::operations::{refused_reload, reload, wait_for_workers};
+use super::support::{SOON, Server, TestLock, ms, stats, wait_for, wait_until};
 
 /// A folder for the file, and its path.
-fn place() -> (TempDir, String) {
+fn temporary_log() -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log").to_str().unwrap().to_owned();
     (folder, path)
@@ -35,15 +35,15 @@ fn dropped(server: &Server) -> u64 {
     stats(server)["log_lines_dropped"].as_u64().unwrap()
 }
 
-const TROUBLE: &str = "lines are dropped: ";
-const AGAIN: &str = "it works again";
+const TROUBLE: &str = "access log write failed, ";
+const AGAIN: &str = "access log recovered ";
 
 #[test]
-fn a_line_has_everything_in_text_and_in_json() {
-    let turn = Turn::shared();
-    let (_folder, path) = place();
+fn text_and_json_lines_have_all_fields() {
+    let lock = TestLock::shared();
+    let (_folder, path) = temporary_log();
     let args = ["--workers", "1", "--access-log", "all", "--access-log-file", &path];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let mut client = server.connect();
     let peer = client.stream().local_addr().unwrap();
     client.echo(100);
@@ -61,7 +61,7 @@ fn a_line_has_everything_in_text_and_in_json() {
     server.stop();
 
     let args = ["--workers", "1", "--access-log", "all", "--log-format", "json", "--log-empty"];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     drop(server.connect());
     server.assert_echoes();
     let line = server.log.wait_for(SOON, r#""received":1000"#);
@@ -75,16 +75,16 @@ fn a_line_has_everything_in_text_and_in_json() {
 }
 
 #[test]
-fn only_what_went_wrong_if_that_is_asked_for() {
-    let turn = Turn::shared();
+fn errors_mode_logs_failed_connections_only() {
+    let lock = TestLock::shared();
     let args = ["--workers", "1", "--access-log", "errors", "--idle-timeout", "1s"];
-    let server = turn.launch(&args).arg("--write-timeout").arg("1s").start();
+    let server = lock.launch(&args).arg("--write-timeout").arg("1s").start();
     (0..5).for_each(|_| server.assert_echoes());
-    let (mut reset, mut idle, mut deaf) = (server.connect(), server.connect(), server.connect());
+    let (mut reset, mut idle, mut stalled) = (server.connect(), server.connect(), server.connect());
     reset.echo(7);
     reset.reset();
     idle.echo(8);
-    deaf.send_until_stuck(ms(200), 64 << 20);
+    stalled.send_until_stalled(ms(200), 64 << 20);
     idle.expect_fin();
     server.log.wait_for(SOON, "reason=write_timeout");
     let lines = server.log.with("connection ended");
@@ -94,15 +94,15 @@ fn only_what_went_wrong_if_that_is_asked_for() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_refused_at_once_and_at_a_reload() {
-    let turn = Turn::shared();
-    let (folder, path) = place();
+fn an_unwritable_file_is_rejected_at_startup_and_at_reload() {
+    let lock = TestLock::shared();
+    let (folder, path) = temporary_log();
     for bad in [folder.path().to_str().unwrap(), &format!("{path}/beyond")] {
         let args = ["--port", "0", "--access-log", "all", "--access-log-file", bad];
-        turn.launch(&args).run().assert_one_line(1, &["--access-log-file", bad]);
+        lock.launch(&args).run().assert_one_line(1, &["--access-log-file", bad]);
     }
     let args = ["--workers", "1", "--access-log", "all", "--access-log-file", &path];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     let line = refused_reload(&server);
@@ -116,11 +116,11 @@ fn a_file_that_cannot_be_written_is_refused_at_once_and_at_a_reload() {
 }
 
 #[test]
-fn whoever_still_drains_writes_to_the_new_file_after_a_reload() {
-    let turn = Turn::shared();
-    let (folder, path) = place();
+fn draining_workers_write_to_the_new_file_after_a_reload() {
+    let lock = TestLock::shared();
+    let (folder, path) = temporary_log();
     let args = ["--workers", "2", "--access-log", "all", "--access-log-file", &path];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let mut clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| _ = client.echo(100));
     server.assert_echoes();
@@ -129,7 +129,7 @@ fn whoever_still_drains_writes_to_the_new_file_after_a_reload() {
     fs::rename(&path, &rotated).unwrap();
     reload(&server);
     clients.into_iter().for_each(super::support::Client::finish);
-    wait_settled(&server, 2);
+    wait_for_workers(&server, 2);
     assert_eq!(read(&path).len(), 10, "old workers");
     assert_eq!(read(rotated.to_str().unwrap()).len(), 1);
     server.assert_echoes();
@@ -138,21 +138,21 @@ fn whoever_still_drains_writes_to_the_new_file_after_a_reload() {
 }
 
 #[test]
-fn a_full_disk_and_a_removed_folder_cost_lines_and_nothing_else() {
-    let turn = Turn::shared();
+fn a_full_disk_and_a_removed_directory_lose_only_lines() {
+    let lock = TestLock::shared();
     let args = ["--workers", "1", "--access-log", "all", "--access-log-file"];
-    let server = turn.launch(&args).arg("/dev/full").start();
+    let server = lock.launch(&args).arg("/dev/full").start();
     (0..20).for_each(|_| server.assert_echoes());
     wait_until(SOON, "they are counted", || dropped(&server) == 20);
     assert_eq!(server.log.count(TROUBLE), 1, "said once");
-    assert!(server.log.wait_for(SOON, TROUBLE).has("--access-log-file /dev/full"));
+    assert!(server.log.wait_for(SOON, TROUBLE).has("path=/dev/full"));
     server.stop();
 
-    let (folder, _) = place();
+    let (folder, _) = temporary_log();
     let inner = folder.path().join("inner");
     fs::create_dir(&inner).unwrap();
     let path = inner.join("access.log").to_str().unwrap().to_owned();
-    let server = turn.launch(&args).arg(&path).start();
+    let server = lock.launch(&args).arg(&path).start();
     server.assert_echoes();
     wait_for_lines(&path, 1);
     fs::remove_dir_all(&inner).unwrap();
@@ -170,12 +170,12 @@ fn a_full_disk_and_a_removed_folder_cost_lines_and_nothing_else() {
 }
 
 #[test]
-fn a_pipe_may_have_no_reader_or_lose_it() {
-    let turn = Turn::shared();
-    let (_folder, path) = place();
+fn a_pipe_without_a_reader_is_tolerated() {
+    let lock = TestLock::shared();
+    let (_folder, path) = temporary_log();
     nix::unistd::mkfifo(Path::new(&path), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let args = ["--workers", "1", "--access-log", "all", "--access-log-file", &path];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     (0..5).for_each(|_| server.assert_echoes());
     wait_until(SOON, "they are counted", || dropped(&server) == 5);
     let mut reader = fs::File::options().read(true).write(true).open(&path).unwrap();
@@ -186,7 +186,7 @@ fn a_pipe_may_have_no_reader_or_lose_it() {
     let mut start = [0; 100];
     reader.read_exact(&mut start).unwrap();
     assert!(String::from_utf8_lossy(&start).contains("connection ended"));
-    // Now nobody reads any more what is in the pipe.
+    // From now on the pipe is not read.
     wait_until(SOON, "the pipe is full", || {
         (0..20).for_each(|_| server.assert_echoes());
         server.log.count(TROUBLE) == 2
@@ -203,11 +203,11 @@ fn a_pipe_may_have_no_reader_or_lose_it() {
 }
 
 #[test]
-fn a_limit_on_the_size_of_files_ends_nobody() {
-    let turn = Turn::shared();
-    let (_folder, path) = place();
+fn a_file_size_limit_ends_no_process() {
+    let lock = TestLock::shared();
+    let (_folder, path) = temporary_log();
     let args = ["--workers", "1", "--access-log", "all", "--access-log-file", &path];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let worker = server.worker();
     let limit = std::process::Command::new("prlimit")
         .args(["--pid", &worker.to_string(), "--fsize=300"])

@@ -1,12 +1,12 @@
-//! The access log gives the reason for which the daemon itself has ended a connection.
+//! Close reasons in the access log.
 
 use nix::sys::signal::Signal;
 
-use super::limits::kept_for_deaf;
-use super::statistics::{assert_books_balance, at_rest};
+use super::limits::bytes_buffered_for;
+use super::statistics::{assert_counters_consistent, idle_stats};
 use super::support::log::Line;
-use super::support::trace::Tracer;
-use super::support::{SOON, Server, Turn, secs, total, wait_for, wait_until};
+use super::support::strace::Tracer;
+use super::support::{SOON, Server, TestLock, secs, total, wait_for, wait_until};
 
 /// All lines so far with this reason.
 fn lines_of(server: &Server, reason: &str) -> Vec<Line> {
@@ -23,11 +23,11 @@ fn line_of(server: &Server, reason: &str) -> Line {
 }
 
 #[test]
-fn an_idle_connection_one_that_is_drained_and_one_that_is_cut_have_their_reasons() {
-    let turn = Turn::shared();
+fn idle_drained_and_reset_connections_have_their_reasons() {
+    let lock = TestLock::shared();
     for (which, orderly) in [("all", 1), ("errors", 0)] {
         let args = ["--workers", "1", "--access-log", which, "--idle-timeout", "2s"];
-        let launch = turn.launch(&args).arg("--graceful-timeout").arg("2s");
+        let launch = lock.launch(&args).arg("--graceful-timeout").arg("2s");
         let mut server = launch.arg("--write-timeout").arg("0").start();
         let mut idle = server.connect();
         idle.echo(8);
@@ -36,8 +36,8 @@ fn an_idle_connection_one_that_is_drained_and_one_that_is_cut_have_their_reasons
         if orderly > 0 {
             assert!(line_of(&server, "idle").has(" received=8 sent=8 "));
         }
-        let mut deaf = server.connect();
-        kept_for_deaf(&mut deaf, &server);
+        let mut stalled = server.connect();
+        bytes_buffered_for(&mut stalled, &server);
         let mut quiet = server.connect();
         quiet.echo(9);
         server.signal(Signal::SIGTERM);
@@ -58,10 +58,10 @@ fn an_idle_connection_one_that_is_drained_and_one_that_is_cut_have_their_reasons
 }
 
 #[test]
-fn a_connection_that_cannot_be_watched_ends_with_an_error() {
-    let turn = Turn::shared();
+fn a_connection_that_epoll_rejects_ends_with_an_error() {
+    let lock = TestLock::shared();
     let args = ["--workers", "1", "--access-log", "errors", "--log-empty"];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     server.assert_echoes();
     // As on a machine whose user has no watches left (/proc/sys/fs/epoll/max_user_watches).
     let injection = "epoll_ctl:error=ENOSPC:when=1";
@@ -71,15 +71,15 @@ fn a_connection_that_cannot_be_watched_ends_with_an_error() {
     refused.read_to_end(SOON);
     let line = line_of(&server, "error");
     assert!(line.has(&format!(" peer={peer} ")) && line.has(" received=0 sent=0 "), "{line:?}");
-    let warning = server.log.wait_for(SOON, "cannot watch a new connection, closing it");
+    let warning = server.log.wait_for(SOON, "connection closed: cannot register it");
     assert!(warning.has("WARN") && warning.has("No space left on device"), "{warning:?}");
     drop(tracer);
     wait_until(secs(2), "others are served", || {
         server.assert_echoes();
-        server.log.count("accepting resumed") == 1
+        server.log.count("accept resumed") == 1
     });
-    let figures = at_rest(&server);
-    assert_books_balance(&figures);
-    assert_eq!(total(&figures, "connections_closed/error"), 1);
+    let snapshot = idle_stats(&server);
+    assert_counters_consistent(&snapshot);
+    assert_eq!(total(&snapshot, "connections_closed/error"), 1);
     server.stop();
 }

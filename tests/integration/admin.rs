@@ -1,4 +1,4 @@
-//! The admin process answers: what there is, in which form, and to whom.
+//! Routes of the admin process: responses, formats, health, and bound addresses.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -8,14 +8,14 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use super::operator::strike;
 use super::support::http::{Http, admin_of, admin_pid, admin_pids, ask, get};
-use super::support::{SOON, Turn, lack, ms, proc, secs, wait_for, wait_until};
+use super::support::operations::send_signal;
+use super::support::{SOON, TestLock, lack, ms, proc, secs, wait_for, wait_until};
 
 #[test]
-fn everything_is_where_it_should_be() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2", "--admin", "0"]);
+fn every_route_answers() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2", "--admin", "0"]);
     let address = admin_of(&server);
     assert!(address.ip().is_loopback(), "a port alone is for this machine only");
     server.assert_echoes();
@@ -26,7 +26,7 @@ fn everything_is_where_it_should_be() {
     for path in ["/readyz", "/status", "/readyz?verbose"] {
         assert_eq!((http.get(path).status, &*http.get(path).body), (200, "ready\n"), "{path}");
     }
-    wait_until(SOON, "the echo is in the figures", || {
+    wait_until(SOON, "the echo is counted", || {
         let stats = http.get("/stats").json();
         stats["totals"]["bytes_received"] == 1000 && stats["totals"]["connections_active"] == 0
     });
@@ -49,9 +49,9 @@ fn everything_is_where_it_should_be() {
 }
 
 #[test]
-fn the_form_of_the_metrics_is_up_to_the_client() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn the_metrics_format_follows_the_accept_header() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let mut http = Http::connect(admin_of(&server));
     let mut form = |accept: &str| {
         http.send(format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n"));
@@ -71,9 +71,9 @@ fn the_form_of_the_metrics_is_up_to_the_client() {
 }
 
 #[test]
-fn methods_paths_and_versions_have_their_answers() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn methods_paths_and_versions_are_answered_by_the_standard() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let address = admin_of(&server);
     let one = |request: &str| {
         let replies = ask(address, request);
@@ -131,9 +131,9 @@ fn methods_paths_and_versions_have_their_answers() {
 }
 
 #[test]
-fn a_connection_goes_on_as_both_sides_want() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn keep_alive_follows_the_request() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let address = admin_of(&server);
     let mut http = Http::connect(address);
     let length = http.get("/").body.len();
@@ -163,7 +163,7 @@ fn a_connection_goes_on_as_both_sides_want() {
     }
     let many = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
     let replies = ask(address, &many);
-    assert_eq!(replies.len(), 16, "so many at once");
+    assert_eq!(replies.len(), 16, "16 replies");
     assert!(replies[..15].iter().all(|reply| reply.header("Connection").is_empty()));
     assert_eq!(replies[15].header("Connection"), "close");
     server.stop();
@@ -171,17 +171,17 @@ fn a_connection_goes_on_as_both_sides_want() {
 
 #[test]
 fn readiness_follows_the_workers() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let args = ["--workers", "2", "--admin", "0", "--min-healthy", "2", "--shutdown-delay", "2s"];
-    let mut server = turn.start(&args);
+    let mut server = lock.start(&args);
     let address = admin_of(&server);
     assert_eq!(get(address, "/readyz").status, 200);
     let stopped = server.worker();
-    strike(stopped, Signal::SIGSTOP);
+    send_signal(stopped, Signal::SIGSTOP);
     wait_until(SOON, "one of two is too few", || get(address, "/readyz").status == 503);
     assert_eq!(get(address, "/readyz").body, "1 of 2 workers are healthy, 2 needed\n");
     assert_eq!(get(address, "/healthz").status, 200);
-    strike(stopped, Signal::SIGCONT);
+    send_signal(stopped, Signal::SIGCONT);
     wait_until(SOON, "two of two", || get(address, "/readyz").status == 200);
     server.signal(Signal::SIGTERM);
     wait_until(SOON, "it drains", || get(address, "/readyz").status == 503);
@@ -192,9 +192,9 @@ fn readiness_follows_the_workers() {
 }
 
 #[test]
-fn a_daemon_that_starts_is_alive_and_not_ready() {
-    let turn = Turn::shared();
-    let mut server = turn
+fn during_startup_the_daemon_is_alive_and_not_ready() {
+    let lock = TestLock::shared();
+    let mut server = lock
         .launch(&["--workers", "2", "--admin", "0", "--fault", "hang-at-boot:0"])
         .start_unready();
     let address = admin_of(&server);
@@ -206,9 +206,9 @@ fn a_daemon_that_starts_is_alive_and_not_ready() {
 }
 
 #[test]
-fn a_controller_that_stands_still_is_not_alive() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn liveness_fails_for_a_stopped_controller() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let address = admin_of(&server);
     server.signal(Signal::SIGSTOP);
     server.assert_echoes();
@@ -219,13 +219,13 @@ fn a_controller_that_stands_still_is_not_alive() {
 }
 
 #[test]
-fn a_unix_socket_does_as_well() {
-    let turn = Turn::shared();
+fn a_unix_socket_serves_the_same_routes() {
+    let lock = TestLock::shared();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("admin");
-    let place = format!("unix:{}", path.display());
-    let args = ["--workers", "1", "--admin", &place];
-    let mut server = turn.start(&args);
+    let unix_address = format!("unix:{}", path.display());
+    let args = ["--workers", "1", "--admin", &unix_address];
+    let mut server = lock.start(&args);
     let connect = || {
         let stream = wait_for(SOON, "it answers", || UnixStream::connect(&path).ok());
         stream.set_read_timeout(Some(secs(10))).unwrap();
@@ -238,14 +238,14 @@ fn a_unix_socket_does_as_well() {
         (200, true)
     );
     assert_eq!(http.get("/metrics").status, 200);
-    let second = turn.launch(&["--port", "0", "--workers", "1", "--admin", &place]).run();
-    second.assert_one_line(1, &[&place, "--admin", "address in use"]);
+    let second = lock.launch(&["--port", "0", "--workers", "1", "--admin", &unix_address]).run();
+    second.assert_one_line(1, &[&unix_address, "--admin", "address already in use"]);
     assert_eq!(connect().get("/readyz").status, 200, "the first one has not noticed");
     server.signal(Signal::SIGKILL);
     server.wait_exit(SOON);
     wait_until(SOON, "all are gone", || server.family().is_empty());
-    assert!(path.exists(), "nobody was there to remove it");
-    let again = turn.start(&args);
+    assert!(path.exists(), "no process was left to remove it");
+    let again = lock.start(&args);
     assert_eq!(connect().get("/readyz").status, 200, "a stale one is replaced");
     again.stop();
     assert!(!path.exists(), "removed at the end");
@@ -253,16 +253,19 @@ fn a_unix_socket_does_as_well() {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_is_one_clear_line() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn an_unavailable_address_is_reported_in_one_line() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let taken = admin_of(&server).to_string();
     let refused = |admin: &str, reason: &str| {
-        let outcome = turn.launch(&["--port", "0", "--workers", "1", "--admin", admin]).run();
+        let outcome = lock.launch(&["--port", "0", "--workers", "1", "--admin", admin]).run();
         outcome.assert_one_line(1, &[&format!("cannot listen on {admin} (--admin): {reason}")]);
     };
-    refused(&taken, "address in use");
-    refused(&server.address().to_string().replace("0.0.0.0", "127.0.0.1"), "address in use");
+    refused(&taken, "address already in use");
+    refused(
+        &server.address().to_string().replace("0.0.0.0", "127.0.0.1"),
+        "address already in use",
+    );
     refused("192.0.2.1:80", "no interface of this host has this address");
     refused("unix:/nowhere/at/all", "no such file or directory");
     assert_eq!(get(admin_of(&server), "/readyz").status, 200);
@@ -270,9 +273,9 @@ fn an_address_that_cannot_be_had_is_one_clear_line() {
 }
 
 #[test]
-fn the_admin_process_has_no_more_than_it_needs() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "3", "--admin", "0"]);
+fn the_admin_process_holds_no_listener_of_workers() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "3", "--admin", "0"]);
     let (address, pid) = (admin_of(&server), admin_pid(&server));
     assert_eq!(proc::command_line(pid), "tcp-echo[admin]");
     let listens_at = |pid| -> Vec<SocketAddr> {
@@ -285,7 +288,7 @@ fn the_admin_process_has_no_more_than_it_needs() {
         assert_eq!(listens_at(worker), server.addresses(), "none of the admin's");
     }
     // The first admin process is forked before any worker.
-    strike(pid, Signal::SIGKILL);
+    send_signal(pid, Signal::SIGKILL);
     let pid = wait_for(SOON, "a new admin process", || {
         admin_pids(&server).into_iter().find(|one| *one != pid)
     });

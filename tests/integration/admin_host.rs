@@ -1,12 +1,11 @@
-//! The admin process answers to its own names only: a page whose name was made to point here learns
-//! nothing (DNS rebinding).
+//! Host names that the admin process accepts, as protection against DNS rebinding.
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 
-use super::operator::{ConfigFile, reload};
 use super::support::http::{Http, Reply, admin_of, admin_pid, admin_pids, ask};
-use super::support::{SOON, Turn, secs, wait_for, wait_until};
+use super::support::operations::{ConfigFile, reload};
+use super::support::{SOON, TestLock, secs, wait_for, wait_until};
 
 const PATHS: [&str; 5] = ["/", "/stats", "/metrics", "/healthz", "/readyz"];
 
@@ -39,9 +38,9 @@ fn assert_refuses(address: SocketAddr, hosts: &[&str]) {
 }
 
 #[test]
-fn a_request_for_another_host_is_refused() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn a_request_for_another_host_is_rejected() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let address = admin_of(&server);
     let port = address.port();
     let (own, v6) = (address.to_string(), format!("[::1]:{port}"));
@@ -66,27 +65,27 @@ fn a_request_for_another_host_is_refused() {
 
 #[test]
 fn names_are_allowed_on_the_command_line_and_in_the_environment() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let names = ["--admin-host", "echo.example", "--admin-host=b,C.example."];
-    let launch = turn.launch(&["--workers", "1", "--admin", "0"]);
+    let launch = lock.launch(&["--workers", "1", "--admin", "0"]);
     let server = names.into_iter().fold(launch, |launch, arg| launch.arg(arg)).start();
     assert_answers_to(admin_of(&server), &["echo.example", "Echo.Example:8091", "b", "c.example"]);
     assert_refuses(admin_of(&server), &["example", "echo", "a.echo.example", "evil.example"]);
     server.stop();
-    let launch = turn.launch(&["--workers", "1", "--admin", "0"]);
+    let launch = lock.launch(&["--workers", "1", "--admin", "0"]);
     let server = launch.env("TCP_ECHO_ADMIN_HOST", "a, echo.example").start();
     assert_answers_to(admin_of(&server), &["a", "echo.example"]);
     assert_refuses(admin_of(&server), &["b"]);
     server.stop();
-    let wrong = turn.launch(&["--admin-host", "echo.example:80"]).run();
+    let wrong = lock.launch(&["--admin-host", "echo.example:80"]).run();
     wrong.assert_one_line(2, &["--admin-host", "'echo.example:80' is not a host name"]);
 }
 
 #[test]
-fn a_reload_changes_the_names() {
-    let turn = Turn::shared();
+fn a_reload_changes_the_allowed_names() {
+    let lock = TestLock::shared();
     let file = ConfigFile::new("workers = 1\nadmin = 0\nadmin-host = \"a\"\n");
-    let server = turn.start(&["--config", file.name()]);
+    let server = lock.start(&["--config", file.name()]);
     let address = admin_of(&server);
     assert_answers_to(address, &["a"]);
     let former = admin_pid(&server);
@@ -103,12 +102,12 @@ fn a_reload_changes_the_names() {
 }
 
 #[test]
-fn a_unix_socket_has_no_name() {
-    let turn = Turn::shared();
+fn a_unix_socket_accepts_every_name() {
+    let lock = TestLock::shared();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("admin");
-    let place = format!("unix:{}", path.display());
-    let server = turn.start(&["--workers", "1", "--admin", &place]);
+    let unix_address = format!("unix:{}", path.display());
+    let server = lock.start(&["--workers", "1", "--admin", &unix_address]);
     let stream = wait_for(SOON, "it answers", || UnixStream::connect(&path).ok());
     stream.set_read_timeout(Some(secs(10))).unwrap();
     let mut http = Http::over(stream);

@@ -1,4 +1,4 @@
-//! Hostile clients of the admin process: each gets a clear answer or an end, and nobody else notices.
+//! Hostile clients of the admin process: each is answered or closed, and others are not affected.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,15 +6,17 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::operator::descriptors_of;
 use super::support::http::{Http, admin_of, admin_pid, admin_pids, ask, get};
 use super::support::load::ping;
-use super::support::pattern::Dice;
-use super::support::{Server, Turn, alongside, assert_between, ms, proc, secs, wait_until};
+use super::support::operations::descriptors_of;
+use super::support::pattern::Random;
+use super::support::{
+    Server, TestLock, assert_between, ms, proc, secs, wait_until, with_background,
+};
 
 /// The admin process is still the same one, small, and answers; the daemon echoes.
 #[track_caller]
-fn assert_unimpressed(server: &Server, pid: i32) {
+fn assert_unaffected(server: &Server, pid: i32) {
     assert_eq!(admin_pids(server), [pid]);
     let memory = proc::anonymous_memory(pid);
     println!("{} KiB", memory / 1024);
@@ -24,14 +26,14 @@ fn assert_unimpressed(server: &Server, pid: i32) {
 }
 
 #[test]
-fn garbage_is_refused() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn garbage_is_rejected() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let (address, pid) = (admin_of(&server), admin_pid(&server));
-    let mut dice = Dice::new(1);
+    let mut random = Random::new(1);
     let mut answers = 0;
     for round in 0..200 {
-        let bytes: Vec<u8> = (0..1 + dice.below(400)).map(|_| dice.below(256) as u8).collect();
+        let bytes: Vec<u8> = (0..1 + random.below(400)).map(|_| random.below(256) as u8).collect();
         let mut http = Http::connect(address);
         _ = http.stream.write_all(&bytes);
         _ = http.stream.shutdown(Shutdown::Write);
@@ -49,14 +51,14 @@ fn garbage_is_refused() {
         let replies = ask(address, bytes);
         assert_eq!(replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), [400]);
     }
-    assert_unimpressed(&server, pid);
+    assert_unaffected(&server, pid);
     server.stop();
 }
 
 #[test]
-fn a_head_without_end_is_cut_off() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn an_endless_request_head_is_rejected() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let (address, pid) = (admin_of(&server), admin_pid(&server));
     let long = "x".repeat(1 << 20);
     for request in [
@@ -66,19 +68,19 @@ fn a_head_without_end_is_cut_off() {
         long,
     ] {
         let mut http = Http::connect(address);
-        // Whether all of it is taken is up to the server; the answer arrives all the same.
+        // The server may stop reading early; the answer arrives in any case.
         _ = http.stream.write_all(request.as_bytes());
         assert_eq!(http.reply(false).expect("an answer").status, 431);
         http.expect_end();
     }
-    assert_unimpressed(&server, pid);
+    assert_unaffected(&server, pid);
     server.stop();
 }
 
 #[test]
-fn nothing_of_a_request_comes_back() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn responses_contain_nothing_of_the_request() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let address = admin_of(&server);
     for (path, host) in [
         ("/%0d%0aSet-Cookie:%20evil=1", "localhost"),
@@ -106,9 +108,9 @@ fn nothing_of_a_request_comes_back() {
 }
 
 #[test]
-fn two_hundred_that_drip_disturb_nobody() {
-    let turn = Turn::alone();
-    let server = turn.start(&["--workers", "2", "--admin", "0"]);
+fn two_hundred_slow_senders_do_not_delay_others() {
+    let lock = TestLock::exclusive();
+    let server = lock.start(&["--workers", "2", "--admin", "0"]);
     let (address, pid) = (admin_of(&server), admin_pid(&server));
     let begin = Instant::now();
     let mut slow: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -123,7 +125,7 @@ fn two_hundred_that_drip_disturb_nobody() {
             open
         });
     };
-    let (pings, ()) = alongside(
+    let (pings, ()) = with_background(
         |_| {
             while !slow.is_empty() && begin.elapsed() < secs(20) {
                 drip(&mut slow, &mut lasted);
@@ -144,14 +146,14 @@ fn two_hundred_that_drip_disturb_nobody() {
     assert!(pings.excess() < ms(100), "worst round trip beside 200 that drip: {pings:?}");
     assert_eq!(lasted.len(), 200, "all were sent away");
     lasted.iter().for_each(|&it| assert_between("a slow one lasts", it, secs(4), secs(9)));
-    assert_unimpressed(&server, pid);
+    assert_unaffected(&server, pid);
     server.stop();
 }
 
 #[test]
-fn half_a_request_and_silence_ends_in_time() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn an_incomplete_request_times_out() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let address = admin_of(&server);
     let begin = Instant::now();
     let mut half = Http::connect(address);
@@ -160,17 +162,17 @@ fn half_a_request_and_silence_ends_in_time() {
     assert_eq!(idle.get("/healthz").status, 200);
     half.expect_end();
     idle.expect_end();
-    assert_between("patience", begin.elapsed(), secs(5), secs(8));
+    assert_between("time until the end", begin.elapsed(), secs(5), secs(8));
     server.stop();
 }
 
 #[test]
-fn clients_that_do_not_read_cost_little() {
-    let turn = Turn::alone();
-    let server = turn.start(&["--workers", "4", "--admin", "0"]);
+fn clients_that_do_not_read_use_little_memory() {
+    let lock = TestLock::exclusive();
+    let server = lock.start(&["--workers", "4", "--admin", "0"]);
     let (address, pid) = (admin_of(&server), admin_pid(&server));
     let many = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(16);
-    let deaf: Vec<_> = (0..250)
+    let stalled: Vec<_> = (0..250)
         .map(|_| {
             let mut stream = TcpStream::connect(address).unwrap();
             _ = stream.write_all(many.as_bytes());
@@ -179,7 +181,7 @@ fn clients_that_do_not_read_cost_little() {
         .collect();
     thread::sleep(ms(500));
     let memory = proc::anonymous_memory(pid);
-    println!("{} KiB with {} that do not read", memory / 1024, deaf.len());
+    println!("{} KiB with {} that do not read", memory / 1024, stalled.len());
     assert!(memory < 100 << 20, "{memory} bytes");
     server.assert_echoes();
     assert_eq!(get(address, "/readyz").status, 200);
@@ -187,38 +189,38 @@ fn clients_that_do_not_read_cost_little() {
         server.assert_echoes();
         descriptors_of(pid) < 20
     });
-    drop(deaf);
+    drop(stalled);
     assert_eq!(admin_pids(&server), [pid]);
     server.stop();
 }
 
 #[test]
-fn a_silent_crowd_keeps_nobody_out() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn many_silent_clients_do_not_block_new_ones() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let (address, pid) = (admin_of(&server), admin_pid(&server));
-    let crowd: Vec<_> = (0..400).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let clients: Vec<_> = (0..400).map(|_| TcpStream::connect(address).unwrap()).collect();
     let begin = Instant::now();
     assert_eq!(Http::connect(address).get("/readyz").status, 200);
     assert!(begin.elapsed() < secs(1), "{:?}", begin.elapsed());
-    drop(crowd);
-    assert_unimpressed(&server, pid);
+    drop(clients);
+    assert_unaffected(&server, pid);
     server.stop();
 }
 
 #[test]
-fn a_crowd_that_asks_now_and_then_keeps_nobody_out() {
-    let turn = Turn::alone();
-    let server = turn.start(&["--workers", "1", "--admin", "0"]);
+fn many_slow_keep_alive_clients_do_not_block_new_ones() {
+    let lock = TestLock::exclusive();
+    let server = lock.start(&["--workers", "1", "--admin", "0"]);
     let (address, pid) = (admin_of(&server), admin_pid(&server));
     let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let ((), ()) = alongside(
+    let ((), ()) = with_background(
         |over| {
-            let mut crowd: Vec<TcpStream> = Vec::new();
+            let mut clients: Vec<TcpStream> = Vec::new();
             while !over.load(Ordering::Relaxed) {
-                crowd.retain_mut(|stream| stream.write_all(request).is_ok());
-                while crowd.len() < 300 {
-                    crowd.push(TcpStream::connect(address).unwrap());
+                clients.retain_mut(|stream| stream.write_all(request).is_ok());
+                while clients.len() < 300 {
+                    clients.push(TcpStream::connect(address).unwrap());
                 }
                 thread::sleep(ms(500));
             }
@@ -232,7 +234,7 @@ fn a_crowd_that_asks_now_and_then_keeps_nobody_out() {
             }
         },
     );
-    assert_unimpressed(&server, pid);
+    assert_unaffected(&server, pid);
     server.stop();
 }
 

@@ -1,14 +1,14 @@
-//! The page, as a browser without a window sees it. Skipped where none is installed.
+//! The page of the admin process in a headless browser; skipped if no browser is installed.
 
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::operator::reload;
 use super::support::browser::Browser;
 use super::support::http::admin_of;
-use super::support::{Turn, alongside, lack, load, ms, secs, try_for};
+use super::support::operations::reload;
+use super::support::{TestLock, lack, load, ms, secs, try_for, with_background};
 
 /// The number that a chart's heading shows.
 fn chart(browser: &mut Browser, name: &str) -> f64 {
@@ -17,14 +17,14 @@ fn chart(browser: &mut Browser, name: &str) -> f64 {
 }
 
 #[test]
-fn a_person_sees_what_happens() {
-    let turn = Turn::alone();
+fn the_page_follows_events() {
+    let lock = TestLock::exclusive();
     let Some(mut browser) = Browser::start() else {
         return lack("Chromium");
     };
     let args =
         ["--workers", "3", "--admin", "0", "--worker-timeout", "60", "--drain-timeout", "20s"];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let url = format!("http://{}/", admin_of(&server));
     browser.open(&url, 1200, 900, "light");
     browser.wait(
@@ -33,16 +33,16 @@ fn a_person_sees_what_happens() {
     );
     assert!(browser.text().contains("3 of 3 workers"), "{}", browser.text());
     let address = server.address();
-    let ((), _) = alongside(
+    let ((), _) = with_background(
         |over| load::stream_until(address, over),
         || {
             browser.wait("the numbers move", "charts.echoes.values.at(-1) > 100");
             browser.wait("and so do the bytes", "charts.bytes.values.at(-1) > 1e5");
             thread::sleep(ms(6000));
             assert_eq!(chart(&mut browser, "connections"), 1.0);
-            browser.picture("light");
+            browser.screenshot("light");
             browser.look(1200, 900, "dark");
-            browser.picture("dark");
+            browser.screenshot("dark");
             let stopped = Pid::from_raw(*server.workers().values().nth(1).unwrap());
             kill(stopped, Signal::SIGSTOP).unwrap();
             browser.wait(
@@ -50,11 +50,11 @@ fn a_person_sees_what_happens() {
                 "document.querySelector('#workers tr:nth-child(2)').innerText.includes('hung')",
             );
             assert!(browser.text().contains("2 of 3 workers are healthy"), "{}", browser.text());
-            browser.picture("hung-dark");
+            browser.screenshot("hung-dark");
             browser.look(360, 800, "light");
             let narrow = "document.documentElement.scrollWidth <= innerWidth";
             browser.wait("nothing is wider than a phone", narrow);
-            browser.picture("hung-phone");
+            browser.screenshot("hung-phone");
             kill(stopped, Signal::SIGCONT).unwrap();
             browser.wait("it goes on", "document.querySelectorAll('#workers .bad').length === 0");
             reload(&server);
@@ -64,26 +64,26 @@ fn a_person_sees_what_happens() {
                 "by('workers').innerText.includes('retiring')",
             );
             browser.wait(
-                "the figures go on",
+                "the values are updated",
                 "failures === 0 && charts.connections.values.at(-1) !== null",
             );
             browser.look(1200, 900, "light");
-            browser.picture("reloaded");
+            browser.screenshot("reloaded");
         },
     );
     assert_eq!(browser.value("charts.connections.values.includes(null)"), false, "never blank");
-    assert_eq!(browser.complaints(), Vec::<String>::new(), "nothing to complain about");
+    assert_eq!(browser.errors(), Vec::<String>::new(), "nothing to complain about");
     server.stop();
     browser
         .wait("it says that the server is gone", "by('notice').innerText.includes('not answered')");
     assert_eq!(browser.value("document.querySelectorAll('#workers tr').length > 0"), true);
     browser.look(1200, 900, "dark");
-    browser.picture("gone");
+    browser.screenshot("gone");
     let again =
-        turn.start(&["--workers", "1", "--admin", url["http://".len()..].trim_end_matches('/')]);
+        lock.start(&["--workers", "1", "--admin", url["http://".len()..].trim_end_matches('/')]);
     browser.wait("it comes back by itself", "by('about').innerText.includes('1 of 1')");
     browser.look(360, 800, "dark");
-    browser.picture("phone-dark");
+    browser.screenshot("phone-dark");
     again.stop();
 }
 
@@ -102,45 +102,45 @@ fn starve_until(pid: i32, what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn one_sees_that_a_worker_is_full_overloaded_or_drains() {
-    let turn = Turn::alone();
+fn the_page_shows_full_overloaded_and_draining_workers() {
+    let lock = TestLock::exclusive();
     let Some(mut browser) = Browser::start() else {
         return lack("Chromium");
     };
     let limits = ["--max-concurrent-connections", "3", "--graceful-timeout", "30s"];
-    let mut server = turn.start(&[&["--workers", "1", "--admin", "0"][..], &limits].concat());
+    let mut server = lock.start(&[&["--workers", "1", "--admin", "0"][..], &limits].concat());
     browser.open(&format!("http://{}/", admin_of(&server)), 1200, 900, "light");
     let state = |state: &str| {
         format!("document.querySelector('#workers .badge')?.innerText.includes('{state}')")
     };
     browser.wait("it serves", &state("serving"));
 
-    let crowd = [(); 4].map(|()| server.connect());
+    let clients = [(); 4].map(|()| server.connect());
     browser.wait("it is full", &state("full"));
     browser.wait("that is an event", "by('events').innerText.includes('limit hit')");
-    browser.picture("full");
-    drop(crowd);
+    browser.screenshot("full");
+    drop(clients);
     browser.wait("it serves again", &state("serving"));
 
     let address = server.address();
-    alongside(
+    with_background(
         |over| load::stream_until(address, over),
         || {
-            starve_until(server.worker(), "its turns take long, and nobody sees it", || {
+            starve_until(server.worker(), "its loop iterations take long", || {
                 browser.value(&state("overloaded: slow")) == true
             });
-            browser.picture("overloaded");
+            browser.screenshot("overloaded");
         },
     );
     browser.wait("it is quick again", &state("serving"));
 
-    let mut deaf = server.connect();
-    deaf.send_until_stuck(ms(300), 64 << 20);
+    let mut stalled = server.connect();
+    stalled.send_until_stalled(ms(300), 64 << 20);
     server.signal(Signal::SIGTERM);
     browser.wait("it drains", &state("draining"));
     browser.wait("so does the daemon", "by('notice').innerText.includes('drains its connections')");
-    browser.picture("draining");
-    deaf.expect(deaf.outstanding());
-    deaf.finish();
+    browser.screenshot("draining");
+    stalled.expect(stalled.outstanding());
+    stalled.finish();
     assert_eq!(server.wait_exit(secs(10)), Some(0));
 }

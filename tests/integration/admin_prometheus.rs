@@ -1,4 +1,4 @@
-//! The metrics as Prometheus itself reads them. Skipped where its programs are not installed.
+//! The metrics as parsed by Prometheus and its tools; skipped if they are not installed.
 
 use std::fs;
 use std::io::Write;
@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::operator::{free_port, reload, strike};
 use super::support::http::{Http, admin_of, get};
-use super::support::{Turn, lack, secs, try_for, wait_until};
+use super::support::operations::{free_port, reload, send_signal};
+use super::support::{TestLock, lack, secs, try_for, wait_until};
 
 /// Runs a program over `text`; nothing where it is not installed.
 fn over(mut command: Command, text: &str) -> Option<(bool, String)> {
@@ -23,12 +23,12 @@ fn over(mut command: Command, text: &str) -> Option<(bool, String)> {
 }
 
 /// The metrics of a daemon that has seen something, in both forms.
-fn both_forms(turn: &Turn) -> (String, String) {
-    let server = turn.start(&["--workers", "2", "--admin", "0"]);
+fn both_forms(lock: &TestLock) -> (String, String) {
+    let server = lock.start(&["--workers", "2", "--admin", "0"]);
     for _ in 0..10 {
         server.assert_echoes();
     }
-    strike(server.worker(), Signal::SIGKILL);
+    send_signal(server.worker(), Signal::SIGKILL);
     reload(&server);
     let mut http = Http::connect(admin_of(&server));
     let classic = http.get("/metrics").body;
@@ -42,9 +42,9 @@ fn both_forms(turn: &Turn) -> (String, String) {
 }
 
 #[test]
-fn promtool_has_nothing_to_say() {
-    let turn = Turn::shared();
-    let (classic, _) = both_forms(&turn);
+fn promtool_accepts_the_metrics() {
+    let lock = TestLock::shared();
+    let (classic, _) = both_forms(&lock);
     let mut promtool = Command::new("promtool");
     promtool.args(["check", "metrics"]);
     match over(promtool, &classic) {
@@ -62,7 +62,7 @@ fn python_with_the_client() -> Option<&'static str> {
 }
 
 #[test]
-fn the_python_client_reads_both_forms() {
+fn the_python_client_parses_both_formats() {
     const READ: &str = "\
 import sys
 from prometheus_client import parser
@@ -76,8 +76,8 @@ print('read', sum(len(family.samples) for family in families))
     let Some(python) = python_with_the_client() else {
         return lack("the Python package prometheus_client");
     };
-    let turn = Turn::shared();
-    let (classic, open) = both_forms(&turn);
+    let lock = TestLock::shared();
+    let (classic, open) = both_forms(&lock);
     for (form, text) in [("classic", &classic), ("open", &open)] {
         let mut command = Command::new(python);
         command.args(["-c", READ, form]);
@@ -144,9 +144,9 @@ impl Drop for Prometheus {
 }
 
 #[test]
-fn a_real_prometheus_scrapes_it() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2", "--admin", "0"]);
+fn prometheus_scrapes_the_metrics() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2", "--admin", "0"]);
     let Some(prometheus) = Prometheus::start(admin_of(&server)) else {
         return lack("prometheus");
     };
@@ -156,7 +156,7 @@ fn a_real_prometheus_scrapes_it() {
     }
     prometheus.wait("sum(tcp_echo_received_bytes_total)", 10_000.0);
     prometheus.wait("sum(tcp_echo_lost_bytes)", 0.0);
-    strike(server.worker(), Signal::SIGKILL);
+    send_signal(server.worker(), Signal::SIGKILL);
     prometheus.wait("sum(tcp_echo_worker_restarts_total)", 1.0);
     reload(&server);
     prometheus.wait("tcp_echo_reloads_total{result=\"done\"}", 1.0);

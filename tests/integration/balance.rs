@@ -1,5 +1,4 @@
-//! `--balance least-connections`: few long-lived connections are spread evenly, and whoever dies
-//! while they are passed on takes none along that it was not serving.
+//! `--balance least-connections`: even spread, and no loss when workers die during handoffs.
 
 use std::io::ErrorKind;
 use std::thread;
@@ -9,28 +8,31 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::operator::queues::{Queues, resume_all};
-use super::operator::traffic::{TRANSFERS, under_traffic, under_visits};
-use super::operator::{ConfigFile, census, descriptors_of, freeze, reload, strike, wait_settled};
-use super::support::pattern::Dice;
+use super::support::accept_queues::{Queues, resume_all};
+use super::support::operations::{
+    ConfigFile, connection_counts, descriptors_of, freeze, reload, send_signal, wait_for_workers,
+};
+use super::support::pattern::Random;
+use super::support::traffic::{TRANSFERS, under_short_exchanges, under_traffic};
 use super::support::{
-    Client, SOON, Server, Turn, ms, secs, stats, try_for, under_connecting_load, wait_for,
+    Client, SOON, Server, TestLock, ms, secs, stats, try_for, under_connecting_load, wait_for,
     wait_until,
 };
 
 const LEAST: [&str; 4] = ["--balance", "least-connections", "--idle-timeout", "60"];
 
-fn start(turn: &Turn, workers: &str) -> Server {
+fn start(lock: &TestLock, workers: &str) -> Server {
     let args: Vec<&str> = LEAST.into_iter().chain(["--workers", workers]).collect();
-    turn.start(&args)
+    lock.start(&args)
 }
 
 /// How many of `all` connections each worker has, fewest first.
 #[track_caller]
 fn spread(server: &Server, all: usize) -> Vec<usize> {
-    // One that was passed on has its echo before whoever passed it on has closed it, perhaps.
-    wait_for(SOON, "every connection is somebody's", || {
-        let mut counts: Vec<usize> = census(server).into_values().map(|(now, _)| now).collect();
+    // A handed-off connection can be echoed before the sender has closed its descriptor.
+    wait_for(SOON, "every connection is counted", || {
+        let mut counts: Vec<usize> =
+            connection_counts(server).into_values().map(|(now, _)| now).collect();
         counts.sort();
         (counts.iter().sum::<usize>() == all).then_some(counts)
     })
@@ -44,10 +46,10 @@ fn served_client(server: &Server) -> Client {
 }
 
 #[test]
-fn twelve_connections_on_six_workers_are_two_each() {
-    let turn = Turn::shared();
+fn twelve_connections_spread_evenly_over_six_workers() {
+    let lock = TestLock::shared();
     for _ in 0..3 {
-        let server = start(&turn, "6");
+        let server = start(&lock, "6");
         let mut clients = Vec::new();
         for count in 1..=12 {
             clients.push(served_client(&server));
@@ -62,10 +64,10 @@ fn twelve_connections_on_six_workers_are_two_each() {
 }
 
 #[test]
-fn twelve_connections_that_come_at_once_are_two_each_as_well() {
-    let turn = Turn::shared();
+fn twelve_simultaneous_connections_spread_evenly_over_six_workers() {
+    let lock = TestLock::shared();
     for _ in 0..5 {
-        let server = start(&turn, "6");
+        let server = start(&lock, "6");
         let mut clients: Vec<Client> = (0..12).map(|_| server.connect()).collect();
         clients.iter_mut().for_each(|client| _ = client.echo(100));
         assert_eq!(spread(&server, 12), [2; 6]);
@@ -76,8 +78,8 @@ fn twelve_connections_that_come_at_once_are_two_each_as_well() {
 
 #[test]
 fn six_hundred_connections_stay_within_one_percent_of_even() {
-    let turn = Turn::shared();
-    let server = start(&turn, "6");
+    let lock = TestLock::shared();
+    let server = start(&lock, "6");
     let mut clients: Vec<Client> = (0..600).map(|_| server.connect()).collect();
     let even = |clients: &mut Vec<Client>| {
         clients.iter_mut().for_each(|client| _ = client.echo(100));
@@ -87,10 +89,10 @@ fn six_hundred_connections_stay_within_one_percent_of_even() {
     };
     even(&mut clients);
     // Some go, others come.
-    let mut dice = Dice::new(600);
+    let mut random = Random::new(600);
     for _ in 0..2 {
         for _ in 0..200 {
-            clients.swap_remove(dice.below(clients.len() as u64) as usize).finish();
+            clients.swap_remove(random.below(clients.len() as u64) as usize).finish();
         }
         clients.extend((0..200).map(|_| server.connect()));
         even(&mut clients);
@@ -100,16 +102,16 @@ fn six_hundred_connections_stay_within_one_percent_of_even() {
 }
 
 #[test]
-fn what_was_passed_to_a_worker_that_dies_is_served_by_its_successor() {
-    let turn = Turn::shared();
-    let server = start(&turn, "3");
+fn connections_handed_off_to_a_dying_worker_are_served_by_its_successor() {
+    let lock = TestLock::shared();
+    let server = start(&lock, "3");
     for _ in 0..5 {
-        let workers = wait_settled(&server, 3);
+        let workers = wait_for_workers(&server, 3);
         // Its siblings believe it to be idle, and pass on to it what they accept.
         freeze(workers[&2]);
         let mut clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
         clients.iter_mut().for_each(|client| client.send(1000));
-        strike(workers[&2], Signal::SIGKILL);
+        send_signal(workers[&2], Signal::SIGKILL);
         clients.iter_mut().for_each(|client| client.expect(1000));
         clients.into_iter().for_each(Client::finish);
     }
@@ -117,14 +119,14 @@ fn what_was_passed_to_a_worker_that_dies_is_served_by_its_successor() {
 }
 
 #[test]
-fn a_full_handoff_queue_costs_nobody_the_connection() {
+fn a_full_handoff_queue_loses_no_connection() {
     const CLIENTS: usize = 2600;
-    let turn = Turn::alone();
+    let lock = TestLock::exclusive();
     let args = [&LEAST[..], &["--workers", "2", "--connection-backlog", "4096"]].concat();
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let (workers, queues) = (server.workers(), Queues::of(&server));
     let idle = descriptors_of(workers[&1]);
-    // Nobody notices that worker 2 stands still, so its sibling goes on handing connections to it.
+    // No process notices that worker 2 is stopped, so its sibling keeps handing off connections to it.
     freeze(server.controller());
     freeze(workers[&2]);
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
@@ -136,7 +138,7 @@ fn a_full_handoff_queue_costs_nobody_the_connection() {
     resume_all(&server, None);
     let is_lost = |client: &mut Client| match client.try_send(100) {
         Ok(()) => client.try_expect(100).is_err_and(|error| {
-            assert_ne!(error.kind(), ErrorKind::WouldBlock, "a client waits in vain");
+            assert_ne!(error.kind(), ErrorKind::WouldBlock, "a client times out");
             true
         }),
         Err(_) => true,
@@ -150,9 +152,9 @@ fn a_full_handoff_queue_costs_nobody_the_connection() {
 }
 
 #[test]
-fn what_was_passed_to_a_worker_that_hangs_does_not_stall() {
-    let turn = Turn::shared();
-    let server = start(&turn, "2");
+fn connections_handed_off_to_a_hung_worker_do_not_stall() {
+    let lock = TestLock::shared();
+    let server = start(&lock, "2");
     let workers = server.workers();
     freeze(workers[&2]);
     let begin = Instant::now();
@@ -161,24 +163,24 @@ fn what_was_passed_to_a_worker_that_hangs_does_not_stall() {
     clients.iter_mut().for_each(|client| client.expect(1000));
     println!("all are answered after {:?}", begin.elapsed());
     assert!(begin.elapsed() < secs(3), "within the heartbeat and a bit: {:?}", begin.elapsed());
-    strike(workers[&2], Signal::SIGCONT);
-    server.log.wait_for(SOON, "worker responds again");
+    send_signal(workers[&2], Signal::SIGCONT);
+    server.log.wait_for(SOON, "worker responsive again");
     clients.into_iter().for_each(Client::finish);
     server.stop();
 }
 
 #[test]
-fn two_seconds_after_a_worker_has_stopped_nothing_is_passed_to_it_any_more() {
-    let turn = Turn::alone();
-    let server = start(&turn, "2");
+fn two_seconds_after_a_worker_stops_nothing_is_handed_off_to_it() {
+    let lock = TestLock::exclusive();
+    let server = start(&lock, "2");
     let workers = server.workers();
     freeze(workers[&2]);
-    server.log.wait_for(secs(2), "worker does not respond");
-    let ((), ledger) = under_visits(server.address(), || thread::sleep(ms(500)));
-    ledger.assert_nothing_lost();
-    assert!(ledger.stall() < ms(500), "{ledger:?}");
-    strike(workers[&2], Signal::SIGCONT);
-    server.log.wait_for(SOON, "worker responds again");
+    server.log.wait_for(secs(2), "worker unresponsive");
+    let ((), traffic) = under_short_exchanges(server.address(), || thread::sleep(ms(500)));
+    traffic.assert_nothing_lost();
+    assert!(traffic.worst_latency() < ms(500), "{traffic:?}");
+    send_signal(workers[&2], Signal::SIGCONT);
+    server.log.wait_for(SOON, "worker responsive again");
     let clients: Vec<Client> = (0..20).map(|_| served_client(&server)).collect();
     assert_eq!(spread(&server, 20), [10, 10], "it takes part again");
     drop(clients);
@@ -186,36 +188,36 @@ fn two_seconds_after_a_worker_has_stopped_nothing_is_passed_to_it_any_more() {
 }
 
 #[test]
-fn random_kills_under_load_cost_only_what_the_killed_one_served() {
-    let turn = Turn::alone();
-    let server = start(&turn, "4");
-    let mut dice = Dice::new(4);
-    let ((), tally) = under_connecting_load(server.address(), || {
+fn random_kills_under_load_lose_only_connections_of_the_killed_worker() {
+    let lock = TestLock::exclusive();
+    let server = start(&lock, "4");
+    let mut random = Random::new(4);
+    let ((), load) = under_connecting_load(server.address(), || {
         for _ in 0..10 {
             wait_until(SOON, "four workers", || server.workers().len() == 4);
             let workers: Vec<i32> = server.workers().into_values().collect();
-            let victim = workers[dice.below(4) as usize];
+            let victim = workers[random.below(4) as usize];
             let _ = kill(Pid::from_raw(victim), Signal::SIGKILL);
             thread::sleep(ms(100));
         }
     });
-    println!("{tally:?}");
-    assert!(tally.failures.is_empty(), "nobody is refused, nobody waits in vain: {tally:?}");
-    // A killed worker takes with it only what it was serving: at most one visit a client.
-    assert!(tally.broken <= 10 * 4, "{tally:?}");
-    assert!(tally.served > 200, "the load was real: {tally:?}");
-    wait_settled(&server, 4);
+    println!("{load:?}");
+    assert!(load.failures.is_empty(), "no client is refused or times out: {load:?}");
+    // A killed worker takes with it only what it was serving: at most one short_exchange a client.
+    assert!(load.broken <= 10 * 4, "{load:?}");
+    assert!(load.served > 200, "the load was real: {load:?}");
+    wait_for_workers(&server, 4);
     server.stop();
 }
 
 #[test]
-fn reloads_scaling_and_passing_on_go_together() {
-    let turn = Turn::alone();
+fn handoffs_continue_during_reloads_and_scaling() {
+    let lock = TestLock::exclusive();
     let args: Vec<&str> =
         LEAST.into_iter().chain(["--workers", "3", "--drain-spread", "500ms"]).collect();
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let descriptors = descriptors_of(server.controller());
-    let ((), ledger) = under_traffic(server.address(), || {
+    let ((), traffic) = under_traffic(server.address(), || {
         for step in 0..6 {
             reload(&server);
             server.signal(if step % 2 == 0 { Signal::SIGTTIN } else { Signal::SIGTTOU });
@@ -223,9 +225,9 @@ fn reloads_scaling_and_passing_on_go_together() {
         }
         reload(&server);
     });
-    ledger.assert_nothing_lost();
-    assert_eq!(ledger.transfers, TRANSFERS, "{ledger:?}");
-    wait_settled(&server, 3);
+    traffic.assert_nothing_lost();
+    assert_eq!(traffic.transfers, TRANSFERS, "{traffic:?}");
+    wait_for_workers(&server, 3);
     // The way to the worker that was one too many may be kept for the next time.
     wait_until(SOON, "nothing else is left over", || {
         descriptors_of(server.controller()) <= descriptors + 2
@@ -237,9 +239,9 @@ fn reloads_scaling_and_passing_on_go_together() {
 }
 
 #[test]
-fn a_worker_more_gets_the_new_connections_until_it_has_its_share() {
-    let turn = Turn::shared();
-    let server = start(&turn, "2");
+fn an_added_worker_gets_new_connections_until_it_has_its_share() {
+    let lock = TestLock::shared();
+    let server = start(&lock, "2");
     let mut clients: Vec<Client> = (0..6).map(|_| served_client(&server)).collect();
     assert_eq!(spread(&server, 6), [3, 3]);
     server.signal(Signal::SIGTTIN);
@@ -251,14 +253,14 @@ fn a_worker_more_gets_the_new_connections_until_it_has_its_share() {
 }
 
 #[test]
-fn the_way_of_balancing_follows_the_file() {
-    let turn = Turn::shared();
+fn the_balance_mode_follows_the_file() {
+    let lock = TestLock::shared();
     let file = ConfigFile::new("workers = 4\nbalance = \"hash\"\n");
-    let server = turn.start(&["--config", file.name()]);
+    let server = lock.start(&["--config", file.name()]);
     for way in ["least-connections", "hash", "least-connections"] {
         file.write(&format!("workers = 4\nbalance = \"{way}\"\n"));
         reload(&server);
-        wait_settled(&server, 4);
+        wait_for_workers(&server, 4);
         let spreads: Vec<Vec<usize>> = (0..8).map(|_| spread_of_sixteen(&server)).collect();
         let even = spreads.iter().filter(|counts| *counts == &[4; 4]).count();
         if way == "least-connections" {
@@ -286,15 +288,15 @@ fn counted(server: &Server, all: usize) -> Vec<u64> {
 
 #[test]
 fn after_a_reload_back_to_hash_no_connection_is_handed_off() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let file = ConfigFile::new("");
     let configure = |way: &str| file.write(&format!("workers = 4\nbalance = \"{way}\"\n"));
     configure("least-connections");
-    let server = turn.start(&["--config", file.name()]);
+    let server = lock.start(&["--config", file.name()]);
     for way in ["least-connections", "hash"] {
         configure(way);
         reload(&server);
-        wait_settled(&server, 4);
+        wait_for_workers(&server, 4);
         // Least connections keep within one of each other at any time; the kernel's hash does not do
         // that for long.
         let mut clients = Vec::new();

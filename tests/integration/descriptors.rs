@@ -1,4 +1,4 @@
-//! Which process holds which descriptor: all of /proc/PID/fd against the table in ARCHITECTURE.md.
+//! Descriptors of each process: /proc/PID/fd compared with the table in ARCHITECTURE.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::operator::{freeze, reload, strike, wait_settled};
 use super::support::http::{admin_of, admin_pids};
-use super::support::{Client, Server, Turn, proc, secs, try_for, wait_for, wait_until};
+use super::support::operations::{freeze, reload, send_signal, wait_for_workers};
+use super::support::{Client, Server, TestLock, proc, secs, try_for, wait_for, wait_until};
 
-/// The controller judges nobody while it stands still itself, as it may on a busy machine.
+/// The controller judges no worker after it was stopped itself, as on a busy machine.
 const AT_LENGTH: Duration = secs(15);
 
 /// O_CLOEXEC in the flags of /proc/PID/fdinfo.
@@ -132,8 +132,11 @@ fn assert_private(server: &Server, scene: &str) {
         assert!(one.close_on_exec, "{scene}: {process} leaks {number} ({target}) to exec(2)");
         let own = all.iter().filter(|other| other.process == one.process);
         let own: Vec<u64> = own.filter_map(|other| inode_of(&other.target)).collect();
-        let foreign: Vec<_> = one.watched.iter().filter(|inode| !own.contains(inode)).collect();
-        assert!(foreign.is_empty(), "{scene}: {process} watches sockets of others: {foreign:?}");
+        let not_owned: Vec<_> = one.watched.iter().filter(|inode| !own.contains(inode)).collect();
+        assert!(
+            not_owned.is_empty(),
+            "{scene}: {process} watches sockets of others: {not_owned:?}"
+        );
     }
 }
 
@@ -222,7 +225,7 @@ fn assert_holds(server: &Server, admin_port: u16, wanted: &Table, scene: &str) {
 #[track_caller]
 fn kill_worker(server: &Server, slot: u32) {
     let former = server.workers()[&slot];
-    strike(former, Signal::SIGKILL);
+    send_signal(former, Signal::SIGKILL);
     wait_until(AT_LENGTH, "a new worker", || {
         server.workers().get(&slot).is_some_and(|&pid| pid != former)
     });
@@ -230,10 +233,10 @@ fn kill_worker(server: &Server, slot: u32) {
 
 #[test]
 fn each_process_holds_its_own_descriptors_and_no_others() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let fleet = Fleet { slots: 3, addresses: 2, handoff: false, admin: false, files: &[] };
     let args = ["--workers", "3", "--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0"];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     fleet.assert_held(&server, "started");
     kill_worker(&server, 2);
     fleet.assert_held(&server, "after a kill");
@@ -252,18 +255,18 @@ fn each_process_holds_its_own_descriptors_and_no_others() {
 
 #[test]
 fn the_admin_process_and_the_files_of_the_controller_are_kept_apart() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let files = ["pid", "state.lock"];
     let fleet = Fleet { slots: 2, addresses: 1, handoff: false, admin: true, files: &files };
     let args = ["--workers", "2", "--admin", "127.0.0.1:0", "--pid-file", &path("pid")];
-    let server = turn.launch(&args).arg("--state-file").arg(&path("state")).start();
+    let server = lock.launch(&args).arg("--state-file").arg(&path("state")).start();
     fleet.assert_held(&server, "started");
     kill_worker(&server, 1);
     fleet.assert_held(&server, "after a worker was killed");
-    strike(admin_pids(&server)[0], Signal::SIGKILL);
-    wait_until(AT_LENGTH, "two lines", || server.log.count("admin process answers") == 2);
+    send_signal(admin_pids(&server)[0], Signal::SIGKILL);
+    wait_until(AT_LENGTH, "two lines", || server.log.count("admin process listening") == 2);
     fleet.assert_held(&server, "after the admin process was killed");
     reload(&server);
     fleet.assert_held(&server, "after a reload");
@@ -274,9 +277,9 @@ fn the_admin_process_and_the_files_of_the_controller_are_kept_apart() {
 
 #[test]
 fn handoff_queues_are_shared_and_connections_are_not() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let fleet = Fleet { slots: 2, addresses: 1, handoff: true, admin: false, files: &[] };
-    let server = turn.start(&["--workers", "2", "--balance", "least-connections"]);
+    let server = lock.start(&["--workers", "2", "--balance", "least-connections"]);
     fleet.assert_held(&server, "started");
     let mut clients: Vec<Client> = (0..8).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| _ = client.echo(100));
@@ -292,20 +295,20 @@ fn handoff_queues_are_shared_and_connections_are_not() {
     kill_worker(&server, 3);
     Fleet { slots: 3, ..fleet }.assert_held(&server, "after a kill");
     reload(&server);
-    wait_settled(&server, 2);
+    wait_for_workers(&server, 2);
     server.stop();
 }
 
 #[test]
-fn a_worker_returns_what_it_has_taken_over() {
-    let turn = Turn::shared();
+fn a_worker_closes_accept_queues_after_a_takeover() {
+    let lock = TestLock::shared();
     for handoff in [false, true] {
         let balance = if handoff { "least-connections" } else { "hash" };
-        let server = turn.start(&["--workers", "3", "--balance", balance]);
+        let server = lock.start(&["--workers", "3", "--balance", balance]);
         let fleet = Fleet { slots: 3, addresses: 1, handoff, admin: false, files: &[] };
         let victim = server.workers()[&1];
         freeze(victim);
-        server.log.wait_for(AT_LENGTH, "worker does not respond");
+        server.log.wait_for(AT_LENGTH, "worker unresponsive");
         let mut taken = fleet.table();
         for name in ["controller", "worker 1", "worker 2"] {
             let rows = taken.get_mut(name).unwrap();
@@ -317,8 +320,8 @@ fn a_worker_returns_what_it_has_taken_over() {
             }
         }
         assert_holds(&server, 0, &taken, "taken over");
-        strike(victim, Signal::SIGCONT);
-        server.log.wait_for(AT_LENGTH, "worker responds again");
+        send_signal(victim, Signal::SIGCONT);
+        server.log.wait_for(AT_LENGTH, "worker responsive again");
         fleet.assert_held(&server, "given back");
         server.stop();
     }

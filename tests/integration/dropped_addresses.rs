@@ -1,5 +1,5 @@
-//! A reload that drops an address: whatever happens to the worker that drains its accept queue, the
-//! address that stays is served.
+//! A reload that removes an address: the kept address is served whatever happens to the worker that
+//! drains the removed one.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::moving::{assert_closed, local};
-use super::operator::traffic::visit;
-use super::operator::{ConfigFile, free_port, freeze, reload, strike, wait_settled};
+use super::reload_addresses::{assert_closed, local};
 use super::scaling::scale;
-use super::support::{Client, SOON, Server, Turn, proc, secs, wait_until};
+use super::support::operations::{
+    ConfigFile, free_port, freeze, reload, send_signal, wait_for_workers,
+};
+use super::support::traffic::short_exchange;
+use super::support::{Client, SOON, Server, TestLock, proc, secs, wait_until};
 
 /// A server at two addresses, and the file that a reload reads.
 struct Scene {
@@ -28,10 +30,10 @@ fn settings(workers: usize, addresses: &[SocketAddr]) -> String {
 }
 
 impl Scene {
-    fn start(turn: &Turn, workers: usize, args: &[&str]) -> Self {
+    fn start(lock: &TestLock, workers: usize, args: &[&str]) -> Self {
         let (dropped, kept) = (local(free_port()), local(free_port()));
         let file = ConfigFile::new(&settings(workers, &[dropped, kept]));
-        let server = turn.start(&[&["--config", file.name()], args].concat());
+        let server = lock.start(&[&["--config", file.name()], args].concat());
         Self { server, file, workers, dropped, kept }
     }
 
@@ -47,7 +49,7 @@ impl Scene {
     fn assert_serves_for(&self, span: Duration) {
         let end = Instant::now() + span;
         while Instant::now() < end {
-            visit(self.kept, 1000).expect("the address that stays is served");
+            short_exchange(self.kept, 1000).expect("the address that stays is served");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -56,7 +58,7 @@ impl Scene {
     #[track_caller]
     fn finish(self) {
         assert_closed(self.dropped);
-        for pid in wait_settled(&self.server, self.workers).into_values() {
+        for pid in wait_for_workers(&self.server, self.workers).into_values() {
             // A queue of a slot that is given up is held until it is drained.
             wait_until(SOON, "a worker listens where it should", || {
                 let listeners = proc::listeners_of(pid);
@@ -68,33 +70,33 @@ impl Scene {
 }
 
 #[test]
-fn the_address_that_stays_is_served_when_the_worker_that_drains_the_other_dies() {
-    let turn = Turn::shared();
-    let scene = Scene::start(&turn, 1, &[]);
+fn the_kept_address_is_served_when_the_worker_that_drains_the_other_dies() {
+    let lock = TestLock::shared();
+    let scene = Scene::start(&lock, 1, &[]);
     let old = scene.server.worker();
     // So that it is still there, however long the reload takes.
     freeze(old);
     scene.drop_address();
-    strike(old, Signal::SIGKILL);
+    send_signal(old, Signal::SIGKILL);
     // The time in which the new worker drains the queue that it takes over.
     scene.assert_serves_for(secs(3));
     scene.finish();
 }
 
 #[test]
-fn the_address_that_stays_is_served_when_the_worker_that_drains_the_other_hangs() {
-    let turn = Turn::shared();
-    let scene = Scene::start(&turn, 1, &["--drain-timeout", "1m"]);
+fn the_kept_address_is_served_when_the_worker_that_drains_the_other_hangs() {
+    let lock = TestLock::shared();
+    let scene = Scene::start(&lock, 1, &["--drain-timeout", "1m"]);
     let old = scene.server.worker();
     freeze(old);
     scene.drop_address();
     let mut queued = Client::connect(scene.dropped);
     queued.send(1000);
-    scene.server.log.wait_for(secs(15), "looking after a queue from_slot=1");
+    scene.server.log.wait_for(secs(15), "taking over accept queue from_slot=1");
     scene.assert_serves_for(secs(3));
     queued.expect(1000);
     queued.finish();
-    strike(old, Signal::SIGCONT);
+    send_signal(old, Signal::SIGCONT);
     scene.finish();
 }
 
@@ -106,17 +108,17 @@ fn kill_until_backoff(server: &Server) {
         let current = server.logged_workers()[&1];
         if current != victim && proc::is_alive(current) {
             victim = current;
-            strike(victim, Signal::SIGKILL);
+            send_signal(victim, Signal::SIGKILL);
         }
-        let waits = server.log.with("respawning worker");
+        let waits = server.log.with("worker restart delayed");
         waits.iter().any(|line| line.number("delay_ms") >= Some(1000))
     });
 }
 
 #[test]
-fn the_address_that_stays_is_served_when_the_slot_had_no_worker_to_drain_the_other() {
-    let turn = Turn::shared();
-    let scene = Scene::start(&turn, 2, &[]);
+fn the_kept_address_is_served_when_the_slot_had_no_worker_to_drain_the_other() {
+    let lock = TestLock::shared();
+    let scene = Scene::start(&lock, 2, &[]);
     kill_until_backoff(&scene.server);
     scene.drop_address();
     scene.assert_serves_for(secs(3));
@@ -124,11 +126,11 @@ fn the_address_that_stays_is_served_when_the_slot_had_no_worker_to_drain_the_oth
 }
 
 #[test]
-fn the_end_of_one_drain_is_not_taken_for_the_end_of_another() {
-    let turn = Turn::shared();
+fn the_end_of_one_queue_drain_does_not_end_another() {
+    let lock = TestLock::shared();
     // A shared port is not steered: the kernel goes on choosing the queue of slot 2.
     let args = ["--allow-shared-port", "--drain-timeout", "1m"];
-    let mut scene = Scene::start(&turn, 2, &args);
+    let mut scene = Scene::start(&lock, 2, &args);
     let first = scene.server.workers()[&2];
     scene.drop_address();
     // The worker of before drains the slot's queue at one address, the new one that at the other.
@@ -138,7 +140,7 @@ fn the_end_of_one_drain_is_not_taken_for_the_end_of_another() {
     wait_until(secs(10), "the first drain is over", || !proc::is_alive(first));
     let mut queued: Vec<Client> = (0..40).map(|_| Client::connect(scene.kept)).collect();
     queued.iter_mut().for_each(|client| client.send(1000));
-    strike(second, Signal::SIGKILL);
+    send_signal(second, Signal::SIGKILL);
     queued.iter_mut().for_each(|client| client.expect(1000));
     queued.into_iter().for_each(Client::finish);
     scene.workers = 1;

@@ -1,11 +1,10 @@
-//! Every byte comes back, in order, and then the FIN: never a reset, whatever the shape of the
-//! traffic.
+//! The echo: every byte comes back in order, and then a FIN.
 
 use std::thread;
 
 use super::support::load::{Reads, Writes, exchange, in_parallel};
 use super::support::proc;
-use super::support::{Turn, ms};
+use super::support::{TestLock, ms};
 
 const MIB: usize = 1024 * 1024;
 
@@ -14,8 +13,8 @@ const SIZES: [usize; 7] = [0, 1, 65_535, 65_536, 65_537, 5 * MIB, 64 * MIB];
 
 #[test]
 fn every_size_comes_back_when_written_at_once() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     for size in SIZES {
         exchange(server.address(), size, Writes::AtOnce, Reads::Eager);
     }
@@ -24,8 +23,8 @@ fn every_size_comes_back_when_written_at_once() {
 
 #[test]
 fn every_size_comes_back_when_written_in_ragged_pieces() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     for size in SIZES {
         exchange(server.address(), size, Writes::Ragged, Reads::Eager);
     }
@@ -34,8 +33,8 @@ fn every_size_comes_back_when_written_in_ragged_pieces() {
 
 #[test]
 fn every_size_comes_back_to_a_slow_reader() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     let writes = [Writes::AtOnce, Writes::Ragged];
     in_parallel(SIZES.len(), |index| {
         exchange(server.address(), SIZES[index], writes[index % 2], Reads::Slow);
@@ -45,8 +44,8 @@ fn every_size_comes_back_to_a_slow_reader() {
 
 #[test]
 fn every_size_comes_back_through_a_tiny_receive_buffer() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     let writes = [Writes::Ragged, Writes::AtOnce];
     in_parallel(SIZES.len(), |index| {
         exchange(server.address(), SIZES[index], writes[index % 2], Reads::TinyBuffer);
@@ -55,9 +54,9 @@ fn every_size_comes_back_through_a_tiny_receive_buffer() {
 }
 
 #[test]
-fn many_small_messages_on_one_connection_come_back_one_by_one() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1"]);
+fn small_messages_come_back_one_by_one() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1"]);
     let mut client = server.connect();
     for length in 1..=1000 {
         client.echo(length);
@@ -67,22 +66,22 @@ fn many_small_messages_on_one_connection_come_back_one_by_one() {
 }
 
 #[test]
-fn a_small_worker_buffer_changes_nothing_for_large_transfers() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--buffer-size", "4KiB"]);
+fn large_transfers_work_with_a_small_worker_buffer() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--buffer-size", "4KiB"]);
     exchange(server.address(), 5 * MIB, Writes::AtOnce, Reads::Eager);
     exchange(server.address(), 5 * MIB, Writes::Ragged, Reads::Slow);
     server.stop();
 }
 
 #[test]
-fn a_half_closed_client_that_reads_late_still_gets_everything() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1"]);
+fn a_half_closed_client_that_reads_late_receives_everything() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1"]);
     let mut client = server.connect();
-    client.send_until_stuck(ms(200), 64 * MIB);
+    client.send_until_stalled(ms(200), 64 * MIB);
     client.half_close();
-    // The server must hold what it has, with nobody reading and nobody writing.
+    // The server must keep its data while the client neither reads nor writes.
     thread::sleep(ms(500));
     client.expect(client.outstanding());
     client.expect_fin();
@@ -90,9 +89,9 @@ fn a_half_closed_client_that_reads_late_still_gets_everything() {
 }
 
 #[test]
-fn an_urgent_byte_in_mid_stream_comes_back_in_line_and_nothing_stalls() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1"]);
+fn an_urgent_byte_comes_back_in_order_without_a_stall() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1"]);
     let mut client = server.connect();
     client.send_urgent_byte();
     client.expect(1);
@@ -111,9 +110,9 @@ fn an_urgent_byte_in_mid_stream_comes_back_in_line_and_nothing_stalls() {
 }
 
 #[test]
-fn an_abrupt_reset_hurts_nobody_else() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1"]);
+fn a_reset_does_not_affect_others() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1"]);
     let before = server.workers();
     let mut witness = server.connect();
     for round in 0..50 {
@@ -131,9 +130,9 @@ fn an_abrupt_reset_hurts_nobody_else() {
 }
 
 #[test]
-fn a_client_that_closes_without_reading_hurts_nobody_else() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1"]);
+fn closing_without_reading_does_not_affect_others() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1"]);
     let worker = server.worker();
     let mut witness = server.connect();
     for _ in 0..20 {

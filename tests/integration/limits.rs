@@ -1,4 +1,4 @@
-//! Limits on connections and descriptors: reached without a loss, left without a stall.
+//! Limits on connections and descriptors: recycling, pausing, and resuming.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -7,32 +7,32 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::operator::{REFUSED, reload, strike};
 use super::support::client::uninterrupted;
+use super::support::operations::{REFUSED, reload, send_signal};
 use super::support::{
-    Client, SOON, Server, Turn, ms, proc, secs, stats, total, try_for, under_connecting_load,
+    Client, SOON, Server, TestLock, ms, proc, secs, stats, total, try_for, under_connecting_load,
     wait_for, wait_until,
 };
 
 #[test]
-fn a_worker_is_recycled_after_max_connections_and_no_client_notices() {
-    let turn = Turn::alone();
-    let server = turn.start(&["--workers", "2", "--max-connections", "50"]);
-    let (_, tally) = under_connecting_load(server.address(), || {
+fn recycling_after_max_connections_loses_no_connection() {
+    let lock = TestLock::exclusive();
+    let server = lock.start(&["--workers", "2", "--max-connections", "50"]);
+    let (_, load) = under_connecting_load(server.address(), || {
         wait_until(secs(15), "ten workers have retired", || server.log.count("retiring") >= 10);
     });
-    println!("{} retired: {tally:?}", server.log.count("retiring"));
-    tally.assert_unnoticed();
-    assert!(tally.slowest < secs(1), "nobody waits for the replacement: {tally:?}");
+    println!("{} retired: {load:?}", server.log.count("retiring"));
+    load.assert_all_served();
+    assert!(load.slowest < secs(1), "no client waits for the replacement: {load:?}");
     wait_until(SOON, "two workers at the end", || server.workers().len() == 2);
     assert_eq!(server.log.count("signal SIG"), 0, "they retire in good health");
     server.stop();
 }
 
 #[test]
-fn a_long_lived_connection_of_a_retired_worker_lives_on() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--max-connections", "5"]);
+fn a_connection_outlives_the_retirement_of_its_worker() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--max-connections", "5"]);
     let first = server.worker();
     let mut veteran = server.connect();
     veteran.echo(1000);
@@ -54,9 +54,9 @@ fn a_long_lived_connection_of_a_retired_worker_lives_on() {
 }
 
 #[test]
-fn forty_retired_workers_with_a_connection_each_stop_no_replacement() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--max-connections", "1"]);
+fn forty_retired_workers_do_not_prevent_replacements() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--max-connections", "1"]);
     let mut veterans = Vec::new();
     for _ in 0..40 {
         let mut veteran = server.connect();
@@ -69,10 +69,10 @@ fn forty_retired_workers_with_a_connection_each_stop_no_replacement() {
 }
 
 #[test]
-fn a_retired_worker_that_keeps_a_connection_ends_at_the_drain_timeout() {
-    let turn = Turn::shared();
+fn a_retired_worker_with_a_connection_exits_at_the_drain_timeout() {
+    let lock = TestLock::shared();
     let args = ["--workers", "1", "--max-connections", "3", "--drain-timeout", "1s"];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let first = server.worker();
     let mut veteran = server.connect();
     veteran.echo(1000);
@@ -85,7 +85,7 @@ fn a_retired_worker_that_keeps_a_connection_ends_at_the_drain_timeout() {
     server.stop();
 }
 
-/// Receives what is there; whether all of the `length` bytes are.
+/// Returns `true` if `length` bytes come back.
 fn is_echoed(client: &mut Client, length: usize) -> bool {
     let mut chunk = vec![0; length];
     client.stream().set_nonblocking(true).unwrap();
@@ -103,12 +103,12 @@ fn is_echoed(client: &mut Client, length: usize) -> bool {
 }
 
 #[test]
-fn max_concurrent_connections_pauses_keeps_the_queue_and_resumes() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--max-concurrent-connections", "10"]);
+fn max_concurrent_connections_pauses_accepting_and_keeps_the_queue() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--max-concurrent-connections", "10"]);
     let mut inside: Vec<Client> = (0..10).map(|_| server.connect()).collect();
     inside.iter_mut().for_each(|client| _ = client.echo(100));
-    let paused = server.log.wait_for(SOON, "accepting paused");
+    let paused = server.log.wait_for(SOON, "accept paused");
     assert!(paused.has("worker-1[") && paused.has("reason="), "{paused:?}");
     let mut queued: Vec<Client> = (0..15).map(|_| server.connect()).collect();
     queued.iter_mut().for_each(|client| client.send(100));
@@ -117,7 +117,7 @@ fn max_concurrent_connections_pauses_keeps_the_queue_and_resumes() {
     assert!(queued.iter_mut().all(|client| !is_echoed(client, 100)), "the limit holds");
     // Room for half is enough to go on with.
     inside.drain(..5).for_each(Client::finish);
-    server.log.wait_for(SOON, "accepting resumed");
+    server.log.wait_for(SOON, "accept resumed");
     serve_from_queue(&mut queued, 5);
     inside.iter_mut().for_each(|client| _ = client.echo(100));
     inside.into_iter().for_each(Client::finish);
@@ -125,59 +125,59 @@ fn max_concurrent_connections_pauses_keeps_the_queue_and_resumes() {
     server.stop();
 }
 
-/// Lets the only client of a server turn deaf; how many bytes its worker keeps for it.
+/// Stalls the only client of a server; returns the bytes that its worker keeps in the write buffer.
 #[track_caller]
-pub(crate) fn kept_for_deaf(client: &mut Client, server: &Server) -> u64 {
+pub(crate) fn bytes_buffered_for(client: &mut Client, server: &Server) -> u64 {
     wait_for(SOON, "bytes wait in the worker", || {
-        client.send_until_stuck(ms(100), 64 << 20);
+        client.send_until_stalled(ms(100), 64 << 20);
         Some(total(&stats(server), "bytes_buffered")).filter(|bytes| *bytes > 0)
     })
 }
 
 /// The client begins to read, and gets everything.
 #[track_caller]
-pub(crate) fn hear(mut client: Client) {
+pub(crate) fn read_everything(mut client: Client) {
     client.half_close();
     client.expect(client.outstanding());
     client.expect_fin();
 }
 
 #[test]
-fn what_is_kept_for_a_deaf_client_is_at_most_the_buffer_size() {
-    let turn = Turn::shared();
+fn the_write_buffer_of_a_stalled_client_is_at_most_the_buffer_size() {
+    let lock = TestLock::shared();
     for (setting, most) in [("256KiB", 256 << 10), ("4KiB", 4 << 10)] {
         let args = ["--workers", "1", "--buffer-size", setting, "--splice", "off"];
-        let server = turn.start(&args);
+        let server = lock.start(&args);
         // How much it is in the end is chance, so there are several.
         for _ in 0..8 {
             let mut client = server.connect();
-            let kept = kept_for_deaf(&mut client, &server);
+            let kept = bytes_buffered_for(&mut client, &server);
             println!("--buffer-size {setting}: {kept}");
             assert!(kept <= most, "{kept} bytes with --buffer-size {setting}");
-            hear(client);
+            read_everything(client);
         }
         server.stop();
     }
 }
 
 #[test]
-fn a_full_worker_accepts_again_when_a_tenth_is_free_and_not_before() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--max-concurrent-connections", "20"]);
+fn a_full_worker_accepts_again_at_the_low_watermark() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--max-concurrent-connections", "20"]);
     let mut inside: Vec<Client> = (0..20).map(|_| server.connect()).collect();
     inside.iter_mut().for_each(|client| _ = client.echo(100));
     let mut queued: Vec<Client> = (0..5).map(|_| server.connect()).collect();
     queued.iter_mut().for_each(|client| client.send(100));
     let active = |count| total(&stats(&server), "connections_active") == count;
-    server.log.wait_for(SOON, "accepting paused");
+    server.log.wait_for(SOON, "accept paused");
     inside.pop().into_iter().for_each(Client::finish);
     wait_until(SOON, "one place of twenty is free", || active(19));
     // That nothing comes is what the time is for.
     thread::sleep(ms(500));
     assert!(queued.iter_mut().all(|client| !is_echoed(client, 100)), "a twentieth is too little");
-    assert!(active(19) && server.log.count("accepting resumed") == 0);
+    assert!(active(19) && server.log.count("accept resumed") == 0);
     inside.pop().into_iter().for_each(Client::finish);
-    server.log.wait_for(SOON, "accepting resumed");
+    server.log.wait_for(SOON, "accept resumed");
     serve_from_queue(&mut queued, 5);
     inside.into_iter().for_each(Client::finish);
     server.stop();
@@ -194,8 +194,8 @@ fn descriptor_limits(pid: i32) -> [u64; 2] {
 #[test]
 fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     const HARD: u64 = 400;
-    let turn = Turn::shared();
-    let launch = turn.launch(&["--workers", "2", "--idle-timeout", "60"]);
+    let lock = TestLock::shared();
+    let launch = lock.launch(&["--workers", "2", "--idle-timeout", "60"]);
     let limits = format!("ulimit -Sn 40; ulimit -Hn {HARD}; exec \"$0\" \"$@\"");
     let server = launch.under_shell(&limits).start();
     for pid in server.workers().into_values().chain([server.controller()]) {
@@ -204,7 +204,7 @@ fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     // More than twice forty, whichever worker they fall to.
     let mut clients: Vec<Client> = (0..200).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| _ = client.echo(100));
-    assert_eq!(server.log.count("accepting paused"), 0);
+    assert_eq!(server.log.count("accept paused"), 0);
     clients.into_iter().for_each(Client::finish);
     server.stop();
 }
@@ -219,13 +219,13 @@ fn serve_from_queue(queued: &mut Vec<Client>, count: usize) {
 }
 
 #[test]
-fn a_full_worker_uses_no_processor_time_while_it_waits() {
-    let turn = Turn::alone();
-    let server = turn.start(&["--workers", "1", "--max-concurrent-connections", "5"]);
+fn a_full_worker_uses_no_cpu_time() {
+    let lock = TestLock::exclusive();
+    let server = lock.start(&["--workers", "1", "--max-concurrent-connections", "5"]);
     let mut inside: Vec<Client> = (0..5).map(|_| server.connect()).collect();
     inside.iter_mut().for_each(|client| _ = client.echo(10));
     let queued: Vec<Client> = (0..20).map(|_| server.connect()).collect();
-    server.log.wait_for(SOON, "accepting paused");
+    server.log.wait_for(SOON, "accept paused");
     let share = processor_share(&server, secs(1));
     assert!(share < 0.1, "a full worker uses {share:.3} of a processor");
     drop((inside, queued));
@@ -242,13 +242,13 @@ fn processor_share(server: &Server, span: Duration) -> f64 {
 }
 
 #[test]
-fn out_of_descriptors_it_rests_and_everybody_is_served_in_the_end() {
-    let turn = Turn::alone();
-    let launch = turn.launch(&["--workers", "2", "--idle-timeout", "60"]);
+fn out_of_descriptors_accepting_pauses_and_all_clients_are_served_later() {
+    let lock = TestLock::exclusive();
+    let launch = lock.launch(&["--workers", "2", "--idle-timeout", "60"]);
     let server = launch.under_shell("ulimit -n 48; exec \"$0\" \"$@\"").start();
     let mut waiting: Vec<Client> = (0..200).map(|_| server.connect()).collect();
     waiting.iter_mut().for_each(|client| client.send(100));
-    server.log.wait_for(SOON, "accepting paused");
+    server.log.wait_for(SOON, "accept paused");
     let lines = server.log.lines().len();
     let share = processor_share(&server, secs(2));
     let lines = server.log.lines().len() - lines;
@@ -265,10 +265,10 @@ fn out_of_descriptors_it_rests_and_everybody_is_served_in_the_end() {
 }
 
 #[test]
-fn a_reload_that_would_run_out_of_descriptors_is_refused_before_it_begins() {
-    let turn = Turn::alone();
+fn a_reload_that_needs_too_many_descriptors_is_rejected_by_the_check() {
+    let lock = TestLock::exclusive();
     let args = ["--workers", "8", "--idle-timeout", "0", "--drain-spread", "1h"];
-    let launch = turn.launch(&args).under_shell("ulimit -n 48; exec \"$0\" \"$@\"");
+    let launch = lock.launch(&args).under_shell("ulimit -n 48; exec \"$0\" \"$@\"");
     let server = launch.start();
     let mut held: Vec<Client> = Vec::new();
     let refusal = (0..6).find_map(|_| {
@@ -280,20 +280,20 @@ fn a_reload_that_would_run_out_of_descriptors_is_refused_before_it_begins() {
         let before = answers();
         server.signal(Signal::SIGHUP);
         wait_until(secs(8), "it is reloaded or refused", || {
-            assert_eq!(server.log.count("cannot start a worker"), 0, "not halfway");
+            assert_eq!(server.log.count("cannot fork worker"), 0, "not halfway");
             answers() > before
         });
         server.log.with(REFUSED).pop()
     });
     let refusal = refusal.expect("the limit is reached");
-    assert!(refusal.has("8 workers, and ") && refusal.has(" that drain, need "), "{refusal:?}");
-    assert!(refusal.has("the limit is 48 (ulimit -n)"), "{refusal:?}");
+    assert!(refusal.has("8 workers and ") && refusal.has(" that drain: "), "{refusal:?}");
+    assert!(refusal.has("the limit is 48 (raise ulimit -n)"), "{refusal:?}");
     // There is room for the successor of a worker.
     let victim = server.logged_workers()[&1];
-    strike(victim, Signal::SIGKILL);
+    send_signal(victim, Signal::SIGKILL);
     wait_until(SOON, "it is replaced", || server.logged_workers()[&1] != victim);
     drop(held);
-    wait_until(secs(10), "nobody drains any more", || server.family().len() == 9);
+    wait_until(secs(10), "no worker drains", || server.family().len() == 9);
     reload(&server);
     server.assert_echoes();
     server.stop();

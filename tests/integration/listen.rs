@@ -1,10 +1,10 @@
-//! Addresses: IPv4, IPv6, both, several, and one free port for all workers.
+//! Addresses: IPv4, IPv6, both, several, and port 0.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
-use super::support::{Client, SOON, Server, Turn, ms, proc, skip, wait_until};
+use super::support::{Client, SOON, Server, TestLock, ms, proc, skip, wait_until};
 
 fn ipv6_is_missing() -> bool {
     let missing = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err();
@@ -24,14 +24,15 @@ fn assert_serves(host: impl Into<IpAddr>, port: u16) {
 #[track_caller]
 fn assert_refuses(host: impl Into<IpAddr>, port: u16) {
     let address = SocketAddr::new(host.into(), port);
-    let error = TcpStream::connect_timeout(&address, ms(1000)).expect_err("nobody listens there");
+    let error =
+        TcpStream::connect_timeout(&address, ms(1000)).expect_err("no socket listens there");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
 #[test]
-fn by_default_ipv4_and_ipv6_are_both_served() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+fn by_default_ipv4_and_ipv6_are_served() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     assert_serves(Ipv4Addr::LOCALHOST, server.port());
     if !ipv6_is_missing() {
         assert_serves(Ipv6Addr::LOCALHOST, server.port());
@@ -41,8 +42,8 @@ fn by_default_ipv4_and_ipv6_are_both_served() {
 
 #[test]
 fn an_ipv4_address_alone_is_ipv4_only() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2", "--listen", "127.0.0.1"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2", "--listen", "127.0.0.1"]);
     assert_eq!(server.addresses(), [SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))]);
     assert_serves(Ipv4Addr::LOCALHOST, server.port());
     assert_refuses(Ipv4Addr::new(127, 0, 0, 2), server.port());
@@ -54,25 +55,25 @@ fn an_ipv4_address_alone_is_ipv4_only() {
 
 #[test]
 fn an_ipv6_address_alone_is_ipv6_only() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     if ipv6_is_missing() {
         return;
     }
     for written in ["::1", "[::1]", "[::1]:0"] {
-        let server = turn.start(&["--workers", "1", "--listen", written]);
+        let server = lock.start(&["--workers", "1", "--listen", written]);
         assert_serves(Ipv6Addr::LOCALHOST, server.port());
         assert_refuses(Ipv4Addr::LOCALHOST, server.port());
         server.stop();
     }
 }
 
-/// Starts on a port that was free a moment ago; nothing should another test have taken it.
-fn start_on_both_families(turn: &Turn) -> Option<Server> {
+/// Starts on a recently free port; `None` if another test has taken it.
+fn start_on_both_families(lock: &TestLock) -> Option<Server> {
     let probe = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
     let port = probe.local_addr().unwrap().port().to_string();
     drop(probe);
     let args = ["--workers", "2", "--listen", "0.0.0.0", "--listen", "[::]", "--port", &port];
-    let mut server = turn.launch(&args).start_unready();
+    let mut server = lock.launch(&args).start_unready();
     wait_until(SOON, "it serves or ends", || {
         server.log.count("serving on") > 0 || server.exit_code().is_some()
     });
@@ -84,11 +85,11 @@ fn start_on_both_families(turn: &Turn) -> Option<Server> {
 
 #[test]
 fn two_families_can_be_listed_with_the_same_port() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     if ipv6_is_missing() {
         return;
     }
-    let started = (0..5).find_map(|_| start_on_both_families(&turn));
+    let started = (0..5).find_map(|_| start_on_both_families(&lock));
     let server = started.expect("one of five ports was free");
     assert_eq!(server.addresses().len(), 2);
     assert_serves(Ipv4Addr::LOCALHOST, server.port());
@@ -98,9 +99,9 @@ fn two_families_can_be_listed_with_the_same_port() {
 
 #[test]
 fn several_addresses_are_all_served_by_all_workers() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let args = ["--workers", "2", "--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0"];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let hosts: Vec<IpAddr> = server.addresses().iter().map(SocketAddr::ip).collect();
     assert_eq!(hosts, [IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2])]);
     for &address in server.addresses() {
@@ -113,18 +114,18 @@ fn several_addresses_are_all_served_by_all_workers() {
 }
 
 #[test]
-fn a_star_means_every_address() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--listen", "*"]);
+fn a_star_listens_on_every_address() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--listen", "*"]);
     assert_serves(Ipv4Addr::LOCALHOST, server.port());
     assert_serves(Ipv4Addr::new(127, 0, 0, 2), server.port());
     server.stop();
 }
 
 #[test]
-fn port_zero_gives_one_printed_port_to_all_workers() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "4"]);
+fn port_zero_selects_one_port_for_all_workers() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "4"]);
     assert_eq!(server.addresses().len(), 1);
     assert_ne!(server.port(), 0);
     assert_eq!(server.log.with("serving on")[0].number("workers"), Some(4));

@@ -1,4 +1,4 @@
-//! Logs: one line an event that people and programs can read, and never in the way of an echo.
+//! Log lines: formats, levels, and outputs that block or close.
 
 use std::fs;
 use std::thread;
@@ -7,9 +7,9 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::operator::{refused_reload, strike};
 use super::support::log::Line;
-use super::support::{Client, SOON, Server, Turn, ms, secs, skip, stats, wait_until};
+use super::support::operations::{refused_reload, send_signal};
+use super::support::{Client, SOON, Server, TestLock, ms, secs, skip, stats, wait_until};
 
 /// A life with something to tell: connections, USR1, the end.
 fn eventful_life(mut server: Server) -> Vec<String> {
@@ -23,10 +23,10 @@ fn eventful_life(mut server: Server) -> Vec<String> {
 
 #[test]
 fn every_json_line_parses_and_has_level_role_pid_and_message() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let args = ["--workers", "2", "--log-format", "json", "--log-level", "DEBUG"];
     let mut roles = Vec::new();
-    for line in eventful_life(turn.start(&args)) {
+    for line in eventful_life(lock.start(&args)) {
         let object: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
         let text = |key: &str| object[key].as_str().unwrap_or_else(|| panic!("no {key}: {line}"));
         assert!(object["pid"].as_u64().is_some_and(|pid| pid > 1), "{line}");
@@ -58,16 +58,16 @@ fn assert_text_line(line: &str) {
 
 #[test]
 fn every_text_line_has_level_role_pid_and_message() {
-    let turn = Turn::shared();
-    let lines = eventful_life(turn.start(&["--workers", "2", "--log-level", "debug"]));
+    let lock = TestLock::shared();
+    let lines = eventful_life(lock.start(&["--workers", "2", "--log-level", "debug"]));
     assert!(lines.len() >= 10, "{lines:?}");
     lines.iter().for_each(|line| assert_text_line(line));
 }
 
 #[test]
-fn timestamps_stand_first_when_they_are_wanted() {
-    let turn = Turn::shared();
-    let lines = eventful_life(turn.start(&["--workers", "1", "--enable-log-timestamps"]));
+fn optional_timestamps_begin_the_line() {
+    let lock = TestLock::shared();
+    let lines = eventful_life(lock.start(&["--workers", "1", "--enable-log-timestamps"]));
     assert!(lines.len() >= 6, "{lines:?}");
     for line in lines {
         let (stamp, rest) = line.split_once(' ').unwrap();
@@ -79,9 +79,9 @@ fn timestamps_stand_first_when_they_are_wanted() {
 }
 
 #[test]
-fn connections_are_not_logged_above_debug() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1"]);
+fn connections_are_logged_at_debug_only() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1"]);
     let before = server.log.lines().len();
     (0..50).for_each(|_| server.assert_echoes());
     (0..10).for_each(|_| server.connect().reset());
@@ -97,10 +97,10 @@ fn connections_are_not_logged_above_debug() {
 }
 
 #[test]
-fn levels_error_and_fatal_silence_ordinary_life() {
-    let turn = Turn::shared();
+fn levels_error_and_fatal_log_nothing_in_normal_operation() {
+    let lock = TestLock::shared();
     for level in ["ERROR", "fatal"] {
-        let mut server = turn.launch(&["--workers", "2", "--log-level", level]).start_unready();
+        let mut server = lock.launch(&["--workers", "2", "--log-level", level]).start_unready();
         server.wait_listening(2);
         server.assert_echoes();
         server.signal(Signal::SIGUSR1);
@@ -118,16 +118,17 @@ fn longest_queue() -> u32 {
     text.trim().parse().expect("a number")
 }
 
-const SHORT_QUEUES: &str = "the kernel allows shorter queues than --connection-backlog asks for";
+const SHORT_QUEUES: &str =
+    "--connection-backlog exceeds net.core.somaxconn: accept queues are shorter";
 
 #[test]
 fn level_warn_shows_warnings_and_nothing_below() {
-    let turn = Turn::shared();
-    let mut server = turn.launch(&["--workers", "1", "--log-level", "WARN"]).start_unready();
+    let lock = TestLock::shared();
+    let mut server = lock.launch(&["--workers", "1", "--log-level", "WARN"]).start_unready();
     server.wait_listening(1);
     server.assert_echoes();
     let before = server.worker();
-    strike(before, Signal::SIGKILL);
+    send_signal(before, Signal::SIGKILL);
     wait_until(SOON, "a new worker", || server.workers().values().any(|&pid| pid != before));
     wait_until(SOON, "it serves", || Client::try_connect(server.address()).is_ok());
     server.signal(Signal::SIGTERM);
@@ -139,14 +140,14 @@ fn level_warn_shows_warnings_and_nothing_below() {
 }
 
 #[test]
-fn a_queue_that_the_kernel_shortens_is_a_warning() {
-    let turn = Turn::shared();
+fn a_backlog_that_the_kernel_shortens_is_a_warning() {
+    let lock = TestLock::shared();
     let limit = longest_queue();
     if limit >= u32::from(u16::MAX) {
         return skip("the kernel allows queues of any length that can be asked for");
     }
     for (backlog, warnings) in [(limit, 0), (limit + 1, 1)] {
-        let server = turn.start(&["--workers", "1", "--connection-backlog", &backlog.to_string()]);
+        let server = lock.start(&["--workers", "1", "--connection-backlog", &backlog.to_string()]);
         let lines = server.log.with(SHORT_QUEUES);
         assert_eq!(lines.len(), warnings, "--connection-backlog {backlog}: {lines:?}");
         for line in lines {
@@ -162,14 +163,14 @@ fn a_queue_that_the_kernel_shortens_is_a_warning() {
 }
 
 #[test]
-fn a_text_that_is_too_long_for_a_line_is_cut() {
-    let turn = Turn::shared();
+fn overlong_lines_are_truncated() {
+    let lock = TestLock::shared();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tcp-echo.toml");
     for format in ["text", "json"] {
         fs::write(&path, "workers = 1\n").unwrap();
         let args = ["--log-format", format, "--config", path.to_str().unwrap()];
-        let server = turn.start(&args);
+        let server = lock.start(&args);
         // Escaped, and of four bytes each: nothing takes more.
         for (name, long) in [("escapes", "\\u0001"), ("letters", "\u{1f600}")] {
             let key = long.repeat(5000);
@@ -193,9 +194,9 @@ fn a_text_that_is_too_long_for_a_line_is_cut() {
 const TALKATIVE: usize = 1500;
 
 #[test]
-fn a_blocked_log_pipe_blocks_no_echo_and_the_loss_is_counted() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2", "--log-level", "DEBUG"]);
+fn a_blocked_log_pipe_does_not_block_the_echo_and_lost_lines_are_counted() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2", "--log-level", "DEBUG"]);
     server.log.pause();
     let mut witness = server.connect();
     let begin = Instant::now();
@@ -220,9 +221,9 @@ fn a_blocked_log_pipe_blocks_no_echo_and_the_loss_is_counted() {
 }
 
 #[test]
-fn a_closed_log_pipe_ends_nobody() {
-    let turn = Turn::shared();
-    let mut server = turn.start(&["--workers", "2", "--log-level", "DEBUG"]);
+fn a_closed_log_pipe_ends_no_process() {
+    let lock = TestLock::shared();
+    let mut server = lock.start(&["--workers", "2", "--log-level", "DEBUG"]);
     let before = server.workers();
     server.log.hang_up();
     (0..100).for_each(|_| server.assert_echoes());

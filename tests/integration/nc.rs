@@ -1,9 +1,9 @@
-//! The first thing everybody tries: `nc localhost PORT`.
+//! Echo to nc(1).
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 
-use super::support::{SOON, Turn, lack, wait_for};
+use super::support::{SOON, TestLock, lack, wait_for};
 
 /// Starts the machine's `nc -N`, or says that there is none.
 fn nc(args: &[&str]) -> Option<Child> {
@@ -15,7 +15,7 @@ fn nc(args: &[&str]) -> Option<Child> {
     }
     let mut command = Command::new("nc");
     command.arg("-N").args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
-    Some(command.spawn().expect("nc was there a moment ago"))
+    Some(command.spawn().expect("nc was found"))
 }
 
 #[track_caller]
@@ -26,8 +26,8 @@ fn assert_ends(mut nc: Child) {
 
 #[test]
 fn nc_gets_back_what_is_typed() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     let port = server.port().to_string();
     let Some(mut nc) = nc(&["localhost", &port]) else { return };
     let mut keyboard = nc.stdin.take().unwrap();
@@ -48,8 +48,8 @@ fn nc_gets_back_what_is_typed() {
 
 #[test]
 fn nc_gets_back_a_piped_file() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     let port = server.port().to_string();
     let Some(mut nc) = nc(&["127.0.0.1", &port]) else { return };
     let file: Vec<u8> = (0..100_000_u32).flat_map(|number| number.to_le_bytes()).collect();

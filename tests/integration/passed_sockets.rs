@@ -1,13 +1,12 @@
-//! Passed sockets in numbers: takeover and scaling serve all of them, and no worker keeps a
-//! descriptor that it has released.
+//! Many passed sockets: takeover and scaling serve all of them without leaking descriptors.
 
 use std::net::{SocketAddr, TcpListener};
 
 use nix::sys::signal::Signal;
 
-use super::operator::manager::{group, pass};
-use super::operator::{descriptors_of, freeze, strike, wait_settled};
-use super::support::{Client, SOON, Server, Turn, proc, secs, wait_until};
+use super::support::operations::{descriptors_of, freeze, send_signal, wait_for_workers};
+use super::support::service_manager::{pass, reuseport_group};
+use super::support::{Client, SOON, Server, TestLock, proc, secs, wait_until};
 
 /// More than twice as many as fit into one message between two processes.
 const SOCKETS: usize = 140;
@@ -22,7 +21,7 @@ fn assert_all_served(address: SocketAddr, scene: &str) {
     clients.iter_mut().for_each(|client| client.send(100));
     for (index, client) in clients.iter_mut().enumerate() {
         let answer = client.try_expect(100);
-        assert!(answer.is_ok(), "{scene}: client {index} waits in vain: {answer:?}");
+        assert!(answer.is_ok(), "{scene}: client {index} times out: {answer:?}");
     }
     clients.into_iter().for_each(Client::finish);
 }
@@ -38,11 +37,11 @@ fn listeners(server: &Server, slot: u32) -> usize {
 }
 
 #[test]
-fn more_sockets_than_fit_into_a_message_are_taken_over_and_given_back() {
-    let turn = Turn::alone();
-    let sockets = group(SocketAddr::from(([127, 0, 0, 1], 0)), SOCKETS);
+fn more_sockets_than_fit_into_a_message_are_taken_over_and_released() {
+    let lock = TestLock::exclusive();
+    let sockets = reuseport_group(SocketAddr::from(([127, 0, 0, 1], 0)), SOCKETS);
     let address = sockets[0].local_addr().unwrap();
-    let server = pass(&sockets, turn.launch(&["--workers", "2"])).start();
+    let server = pass(&sockets, lock.launch(&["--workers", "2"])).start();
     wait_until(SOON, "each worker has its half", || {
         [1, 2].iter().all(|&slot| listeners(&server, slot) == SOCKETS / 2)
     });
@@ -51,8 +50,8 @@ fn more_sockets_than_fit_into_a_message_are_taken_over_and_given_back() {
     for _ in 0..2 {
         freeze(workers[&2]);
         assert_all_served(address, "worker 2 stands still");
-        strike(workers[&2], Signal::SIGCONT);
-        server.log.wait_for(SOON, "worker responds again");
+        send_signal(workers[&2], Signal::SIGCONT);
+        server.log.wait_for(SOON, "worker responsive again");
         assert_descriptors(workers[&1], level, "worker 2 responds again");
     }
     assert_eq!(server.workers(), workers, "no worker was replaced");
@@ -60,18 +59,18 @@ fn more_sockets_than_fit_into_a_message_are_taken_over_and_given_back() {
 }
 
 #[test]
-fn more_sockets_than_fit_into_a_message_go_to_other_workers_with_the_slots() {
-    let turn = Turn::alone();
-    let sockets = group(SocketAddr::from(([127, 0, 0, 1], 0)), SOCKETS);
+fn more_sockets_than_fit_into_a_message_move_when_slots_change() {
+    let lock = TestLock::exclusive();
+    let sockets = reuseport_group(SocketAddr::from(([127, 0, 0, 1], 0)), SOCKETS);
     let address = sockets[0].local_addr().unwrap();
-    let server = pass(&sockets, turn.launch(&["--workers", "2"])).start();
+    let server = pass(&sockets, lock.launch(&["--workers", "2"])).start();
     let worker = server.workers()[&1];
     wait_until(SOON, "worker 1 has its half", || listeners(&server, 1) == SOCKETS / 2);
     let level = descriptors_of(worker);
     for round in 2..4 {
         server.signal(Signal::SIGTTOU);
         assert_all_served(address, "worker 2 leaves");
-        wait_settled(&server, 1);
+        wait_for_workers(&server, 1);
         assert_all_served(address, "one worker is left");
         wait_until(SOON, "it attends all", || listeners(&server, 1) == SOCKETS);
         server.signal(Signal::SIGTTIN);
@@ -83,12 +82,12 @@ fn more_sockets_than_fit_into_a_message_go_to_other_workers_with_the_slots() {
 }
 
 #[test]
-fn one_shared_socket_leaves_no_descriptors_behind_when_slots_come_and_go() {
-    let turn = Turn::alone();
+fn a_shared_socket_leaks_no_descriptors_when_slots_change() {
+    let lock = TestLock::exclusive();
     let socket = [TcpListener::bind("127.0.0.1:0").unwrap()];
-    let server = pass(&socket, turn.launch(&["--workers", "2"])).start();
+    let server = pass(&socket, lock.launch(&["--workers", "2"])).start();
     let worker = server.workers()[&1];
-    wait_settled(&server, 2);
+    wait_for_workers(&server, 2);
     let level = descriptors_of(worker);
     for round in 0..30 {
         server.signal(Signal::SIGTTIN);
@@ -97,7 +96,7 @@ fn one_shared_socket_leaves_no_descriptors_behind_when_slots_come_and_go() {
         wait_until(SOON, "the slot is given up", || server.log.count("received SIGTTOU") > round);
         server.assert_echoes();
     }
-    wait_settled(&server, 2);
+    wait_for_workers(&server, 2);
     assert_descriptors(worker, level, "after thirty rounds");
     assert_eq!(server.workers()[&1], worker, "it was not replaced");
     server.stop();

@@ -1,16 +1,16 @@
-//! What the processes look like from outside: titles, threads, processors, how many there are.
+//! Processes: titles, threads, CPU affinity, number of workers, and busy polling.
 
 use std::fs;
 use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use super::support::{SOON, Server, Turn, lack, proc, secs, wait_until};
+use super::support::{SOON, Server, TestLock, lack, proc, secs, wait_until};
 
 #[test]
 fn every_process_has_its_title() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     let named = |pid: i32, title: &str| {
         wait_until(SOON, title, || proc::process(pid).is_some_and(|one| one.title == title));
         assert!(proc::command_line(pid).starts_with(title), "{:?}", proc::command_line(pid));
@@ -23,8 +23,8 @@ fn every_process_has_its_title() {
 
 #[test]
 fn no_process_has_a_second_thread() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     server.assert_echoes();
     for pid in server.family() {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
@@ -41,13 +41,13 @@ fn processors_of(pid: i32) -> String {
 }
 
 #[test]
-fn workers_are_pinned_only_when_that_is_wanted() {
-    let turn = Turn::shared();
+fn workers_are_pinned_only_with_cpu_affinity() {
+    let lock = TestLock::shared();
     let all = processors_of(std::process::id() as i32);
-    let free = turn.start(&["--workers", "2"]);
+    let free = lock.start(&["--workers", "2"]);
     free.workers().values().for_each(|&pid| assert_eq!(processors_of(pid), all));
     free.stop();
-    let pinned = turn.start(&["--workers", "2", "--cpu-affinity"]);
+    let pinned = lock.start(&["--workers", "2", "--cpu-affinity"]);
     let places: Vec<String> = pinned.workers().into_values().map(processors_of).collect();
     assert_eq!(places.len(), 2);
     assert!(places.iter().all(|place| place.parse::<u32>().is_ok()), "one each: {places:?}");
@@ -60,9 +60,9 @@ fn workers_are_pinned_only_when_that_is_wanted() {
 
 #[test]
 fn by_default_there_is_a_worker_for_each_usable_processor() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let usable = std::thread::available_parallelism().unwrap().get();
-    let server = turn.start(&[]);
+    let server = lock.start(&[]);
     assert_eq!(server.workers().len(), usable);
     server.stop();
     if Command::new("taskset").arg("--version").output().is_err() {
@@ -70,7 +70,7 @@ fn by_default_there_is_a_worker_for_each_usable_processor() {
     }
     let all = processors_of(std::process::id() as i32);
     let first: String = all.chars().take_while(char::is_ascii_digit).collect();
-    let server = turn.launch(&[]).under(&["taskset", "-c", &first]).start();
+    let server = lock.launch(&[]).under(&["taskset", "-c", &first]).start();
     assert_eq!(server.workers().len(), 1, "one is allowed");
     server.stop();
 }
@@ -86,14 +86,14 @@ fn share_of_running(server: &Server) -> f64 {
 }
 
 #[test]
-fn busy_polling_keeps_an_idle_worker_running_for_as_long_as_configured() {
-    let turn = Turn::shared();
+fn busy_polling_lasts_for_the_configured_time() {
+    let lock = TestLock::shared();
     let share = |microseconds: &str| {
-        let server = turn.start(&["--workers", "1", "--busy-poll", microseconds]);
+        let server = lock.start(&["--workers", "1", "--busy-poll", microseconds]);
         server.assert_echoes();
         let share = share_of_running(&server);
         server.assert_echoes();
-        assert_eq!(server.log.count("does not respond"), 0, "its heartbeat is on time");
+        assert_eq!(server.log.count("worker unresponsive"), 0, "its heartbeat is on time");
         server.stop();
         share
     };

@@ -1,12 +1,12 @@
-//! Which file SIGHUP upgrades to: the daemon goes by the name that it was started as.
+//! The file that SIGHUP upgrades to: symbolic links and PATH.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use super::operator::builds::Installation;
-use super::operator::{assert_all_new, reload, wait_settled};
-use super::support::{Server, Turn};
+use super::support::builds::Installation;
+use super::support::operations::{assert_all_new, reload, wait_for_workers};
+use super::support::{Server, TestLock};
 
 /// The file that the controller runs.
 fn running(server: &Server) -> PathBuf {
@@ -20,13 +20,13 @@ fn assert_becomes(server: &Server, version: &str, file: &Path) {
     let line = reload(server);
     assert!(line.has(&format!("version={version} ")), "{version} in {line:?}");
     assert_eq!(running(server), file);
-    assert_all_new(&before, &wait_settled(server, 2));
+    assert_all_new(&before, &wait_for_workers(server, 2));
     server.assert_echoes();
 }
 
 #[test]
-fn a_link_that_is_moved_to_another_build_is_followed() {
-    let turn = Turn::shared();
+fn a_changed_symbolic_link_is_followed() {
+    let lock = TestLock::shared();
     let installation = Installation::new();
     let (this, other) = installation.make_other();
     let folder = installation.folder();
@@ -36,7 +36,7 @@ fn a_link_that_is_moved_to_another_build_is_followed() {
         fs::rename(folder.join("next"), &link).unwrap();
     };
     point_to("this");
-    let server = turn.launch(&["--workers", "2"]).program(link.clone()).start();
+    let server = lock.launch(&["--workers", "2"]).program(link.clone()).start();
     assert_eq!(running(&server), folder.join("this"));
     for (build, version) in [("other", &other), ("this", &this), ("other", &other)] {
         point_to(build);
@@ -46,15 +46,15 @@ fn a_link_that_is_moved_to_another_build_is_followed() {
 }
 
 #[test]
-fn a_program_that_was_started_by_name_is_looked_up_in_path_again() {
-    let turn = Turn::shared();
+fn a_program_started_by_name_is_searched_in_path_again() {
+    let lock = TestLock::shared();
     let [early, late] = [Installation::new(), Installation::new()];
     let ((this, other), _) = (late.make_other(), early.make_other());
     early.remove();
     let [first, second] = [early.program(), late.program()];
     let folders = format!("{}:{}", early.folder().display(), late.folder().display());
     let line = format!("PATH={folders}:$PATH; export PATH; exec tcp-echo \"$@\"");
-    let server = turn.launch(&["--workers", "2"]).under_shell(&line).start();
+    let server = lock.launch(&["--workers", "2"]).under_shell(&line).start();
     assert_eq!(running(&server), second);
     late.install_other();
     assert_becomes(&server, &other, &second);

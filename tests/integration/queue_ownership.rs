@@ -1,24 +1,24 @@
-//! Accept queues that change hands while workers hang, end or come back: each keeps a process that
-//! accepts from it until it is closed, and it is closed only when no other process holds it.
+//! Ownership of accept queues: each is attended until it is closed, and closed only when no other
+//! process holds it.
 
 use std::net::SocketAddr;
 use std::thread;
 
 use nix::sys::signal::Signal;
 
-use super::operator::manager::{group, pass};
-use super::operator::queues::Queues;
-use super::operator::{freeze, strike, wait_settled};
 use super::scaling::scale;
-use super::support::{Client, SOON, Turn, ms, proc, secs, try_for, wait_until};
+use super::support::accept_queues::Queues;
+use super::support::operations::{freeze, send_signal, wait_for_workers};
+use super::support::service_manager::{pass, reuseport_group};
+use super::support::{Client, SOON, TestLock, ms, proc, secs, try_for, wait_until};
 
 #[test]
-fn no_connection_is_lost_to_a_stopped_worker_whose_slot_is_given_up() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "3", "--idle-timeout", "60"]);
+fn no_connection_is_lost_to_a_stopped_worker_whose_slot_is_removed() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "3", "--idle-timeout", "60"]);
     let stopped = server.workers()[&3];
     freeze(stopped);
-    server.log.wait_for(secs(15), "worker does not respond slot=3");
+    server.log.wait_for(secs(15), "worker unresponsive slot=3");
     scale(&server, Signal::SIGTTOU, 2);
     // As long as the process is there its listener is a member that the kernel may choose.
     let mut clients: Vec<Client> = Vec::new();
@@ -34,22 +34,22 @@ fn no_connection_is_lost_to_a_stopped_worker_whose_slot_is_given_up() {
     let lost: Vec<String> = lost.map(|error| error.to_string()).collect();
     assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), clients.len());
     clients.into_iter().for_each(Client::finish);
-    wait_settled(&server, 2);
+    wait_for_workers(&server, 2);
     server.stop();
 }
 
 #[test]
-fn passed_sockets_of_a_slot_that_is_given_up_are_served_when_a_stopped_worker_comes_back() {
-    let turn = Turn::alone();
-    let sockets = group(SocketAddr::from(([127, 0, 0, 1], 0)), 3);
-    let server = pass(&sockets, turn.launch(&["--workers", "3"])).start();
+fn passed_sockets_of_a_removed_slot_are_served_when_a_stopped_worker_continues() {
+    let lock = TestLock::exclusive();
+    let sockets = reuseport_group(SocketAddr::from(([127, 0, 0, 1], 0)), 3);
+    let server = pass(&sockets, lock.launch(&["--workers", "3"])).start();
     let stopped = server.workers()[&1];
     freeze(stopped);
-    server.log.wait_for(secs(15), "worker does not respond slot=1");
+    server.log.wait_for(secs(15), "worker unresponsive slot=1");
     scale(&server, Signal::SIGTTOU, 2);
-    strike(stopped, Signal::SIGCONT);
-    server.log.wait_for(SOON, "worker responds again slot=1");
-    wait_settled(&server, 2);
+    send_signal(stopped, Signal::SIGCONT);
+    server.log.wait_for(SOON, "worker responsive again slot=1");
+    wait_for_workers(&server, 2);
     let mut clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.send(100));
     clients.iter_mut().for_each(|client| client.expect(100));
@@ -62,27 +62,27 @@ fn passed_sockets_of_a_slot_that_is_given_up_are_served_when_a_stopped_worker_co
 /// before it ends. Connections that wait in both queues must be served.
 #[track_caller]
 fn assert_waits_for_a_successor(takeover: bool) {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     // A shared port is not steered: the kernel goes on choosing the queue of slot 2.
-    let server = turn.start(&["--workers", "2", "--allow-shared-port"]);
+    let server = lock.start(&["--workers", "2", "--allow-shared-port"]);
     let [first, second] = [1, 2].map(|slot| server.workers()[&slot]);
     let end = |pid| {
-        strike(pid, Signal::SIGTERM);
-        strike(pid, Signal::SIGCONT);
+        send_signal(pid, Signal::SIGTERM);
+        send_signal(pid, Signal::SIGCONT);
         wait_until(SOON, "the worker has ended", || !proc::is_alive(pid));
     };
     let queues = Queues::of(&server);
-    // So that it is still there when it is told to end.
+    // The process must still exist when it gets the order to exit.
     freeze(second);
     scale(&server, Signal::SIGTTOU, 1);
     server.signal(Signal::SIGTTOU);
     // What the first signal has caused is done then.
-    server.log.wait_for(SOON, "the number of workers stays as it is");
+    server.log.wait_for(SOON, "cannot scale: already at");
     if takeover {
         end(second);
         // On a busy machine the time of the queue may be over already.
         let taken_over =
-            || (server.log.count("looking after a queue from_slot=2") > 0).then_some(());
+            || (server.log.count("taking over accept queue from_slot=2") > 0).then_some(());
         println!("taken over: {}", try_for(ms(500), taken_over).is_some());
     }
     freeze(server.controller());
@@ -93,19 +93,19 @@ fn assert_waits_for_a_successor(takeover: bool) {
     let mut queued: Vec<Client> = (0..40).map(|_| server.connect()).collect();
     queued.iter_mut().for_each(|client| client.send(1000));
     println!("waiting at each slot: {:?}", queues.lengths());
-    strike(server.controller(), Signal::SIGCONT);
+    send_signal(server.controller(), Signal::SIGCONT);
     queued.iter_mut().for_each(|client| client.expect(1000));
     queued.into_iter().for_each(Client::finish);
-    wait_settled(&server, 1);
+    wait_for_workers(&server, 1);
     server.stop();
 }
 
 #[test]
-fn a_queue_waits_for_a_successor_when_its_own_worker_leaves_with_the_last_other_one() {
+fn a_queue_waits_for_a_successor_when_its_own_worker_exits_with_the_last_other_one() {
     assert_waits_for_a_successor(false);
 }
 
 #[test]
-fn a_queue_waits_for_a_successor_when_the_worker_that_took_it_over_leaves() {
+fn a_queue_waits_for_a_successor_when_the_worker_that_took_it_over_exits() {
     assert_waits_for_a_successor(true);
 }

@@ -1,4 +1,4 @@
-//! Signals: the documented ones do what they say, and none of the others kills anybody.
+//! Signals: documented effects, and no effect of all others.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use nix::unistd::Pid;
 
 use super::support::log::Line;
 use super::support::{
-    Client, SOON, Server, Turn, assert_between, ms, secs, under_connecting_load, wait_until,
+    Client, SOON, Server, TestLock, assert_between, ms, secs, under_connecting_load, wait_until,
 };
 
-/// Signals that may come at any time and must not end or replace anybody.
+/// Signals that must not end or replace any process at any time.
 const HARMLESS: [Signal; 4] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH, Signal::SIGPIPE];
 
 /// Signals that mean something to the controller and nothing to a worker.
@@ -28,9 +28,9 @@ fn assert_untouched(server: &mut Server, before: &std::collections::BTreeMap<u32
 }
 
 #[test]
-fn no_harmless_signal_to_the_controller_ends_anybody() {
-    let turn = Turn::shared();
-    let mut server = turn.start(&["--workers", "2"]);
+fn harmless_signals_to_the_controller_end_no_process() {
+    let lock = TestLock::shared();
+    let mut server = lock.start(&["--workers", "2"]);
     let before = server.workers();
     let mut client = server.connect();
     for signal in HARMLESS {
@@ -43,9 +43,9 @@ fn no_harmless_signal_to_the_controller_ends_anybody() {
 }
 
 #[test]
-fn no_harmless_signal_to_a_worker_ends_it() {
-    let turn = Turn::shared();
-    let mut server = turn.start(&["--workers", "2"]);
+fn harmless_signals_do_not_end_a_worker() {
+    let lock = TestLock::shared();
+    let mut server = lock.start(&["--workers", "2"]);
     let before = server.workers();
     let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
     for signal in HARMLESS.into_iter().chain(FOR_CONTROLLER) {
@@ -60,25 +60,25 @@ fn no_harmless_signal_to_a_worker_ends_it() {
 }
 
 #[test]
-fn a_hail_of_signals_to_the_group_loses_no_byte() {
-    let turn = Turn::shared();
-    let mut server = turn.start(&["--workers", "2"]);
+fn many_signals_to_the_group_lose_no_byte() {
+    let lock = TestLock::shared();
+    let mut server = lock.start(&["--workers", "2"]);
     let before = server.workers();
-    let (_, tally) = under_connecting_load(server.address(), || {
+    let (_, load) = under_connecting_load(server.address(), || {
         for _ in 0..50 {
             HARMLESS.into_iter().for_each(|signal| server.signal_group(signal));
             thread::sleep(ms(5));
         }
     });
-    tally.assert_unnoticed();
+    load.assert_all_served();
     assert_untouched(&mut server, &before);
     server.stop();
 }
 
 #[test]
-fn signals_never_end_a_worker_that_is_just_starting() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "4"]);
+fn signals_do_not_end_a_starting_worker() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "4"]);
     for _ in 0..3 {
         let before = server.workers();
         before.values().for_each(|&pid| kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap());
@@ -91,7 +91,7 @@ fn signals_never_end_a_worker_that_is_just_starting() {
         });
     }
     assert_eq!(server.log.count("signal SIGUSR1"), 0);
-    assert_eq!(server.log.count("signal SIGKILL"), 12, "nobody died but the killed");
+    assert_eq!(server.log.count("signal SIGKILL"), 12, "only the killed workers died");
     server.assert_echoes();
     server.stop();
 }
@@ -103,9 +103,9 @@ fn counted(line: &Line) -> u32 {
 }
 
 #[test]
-fn usr1_logs_for_each_worker_what_it_handles_now_and_has_handled() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+fn usr1_logs_the_connections_of_each_worker() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     for _ in 0..95 {
         server.assert_echoes();
     }
@@ -129,7 +129,7 @@ fn usr1_logs_for_each_worker_what_it_handles_now_and_has_handled() {
     }
     open.into_iter().for_each(Client::finish);
     // Closing is seen by the worker a moment later than by us.
-    wait_until(SOON, "nobody is handled any more", || {
+    wait_until(SOON, "no connection is handled", || {
         server.signal(Signal::SIGUSR1);
         let before = report(now).0;
         thread::sleep(ms(20));
@@ -139,9 +139,9 @@ fn usr1_logs_for_each_worker_what_it_handles_now_and_has_handled() {
 }
 
 #[test]
-fn a_stopped_and_continued_controller_goes_on_as_before() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2", "--worker-timeout", "1"]);
+fn a_stopped_controller_continues_without_replacements() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2", "--worker-timeout", "1"]);
     let before = server.workers();
     server.signal(Signal::SIGSTOP);
     let begin = Instant::now();
@@ -164,10 +164,15 @@ fn second_of(line: &Line) -> f64 {
 
 /// Starts a server with a client that is busy, and sends two signals to stop that the controller
 /// receives between `least` and `most` after each other. They differ: two equal ones may be one.
-fn stop_twice(turn: &Turn, pause: Duration, least: Duration, most: Duration) -> (Server, Client) {
+fn stop_twice(
+    lock: &TestLock,
+    pause: Duration,
+    least: Duration,
+    most: Duration,
+) -> (Server, Client) {
     let args = ["--workers", "1", "--graceful-timeout", "60s", "--enable-log-timestamps"];
     for _ in 0..20 {
-        let server = turn.start(&args);
+        let server = lock.start(&args);
         let mut client = server.connect();
         client.echo(100);
         server.signal(Signal::SIGTERM);
@@ -186,8 +191,8 @@ fn stop_twice(turn: &Turn, pause: Duration, least: Duration, most: Duration) -> 
 
 #[test]
 fn two_signals_to_stop_20_ms_apart_are_one() {
-    let turn = Turn::shared();
-    let (mut server, mut client) = stop_twice(&turn, ms(20), ms(15), ms(90));
+    let lock = TestLock::shared();
+    let (mut server, mut client) = stop_twice(&lock, ms(20), ms(15), ms(90));
     let begin = Instant::now();
     while begin.elapsed() < secs(2) {
         client.echo(100);
@@ -200,8 +205,8 @@ fn two_signals_to_stop_20_ms_apart_are_one() {
 
 #[test]
 fn two_signals_to_stop_300_ms_apart_are_two() {
-    let turn = Turn::shared();
-    let (mut server, mut client) = stop_twice(&turn, ms(300), ms(250), secs(1));
+    let lock = TestLock::shared();
+    let (mut server, mut client) = stop_twice(&lock, ms(300), ms(250), secs(1));
     let begin = Instant::now();
     while begin.elapsed() < secs(3) && client.try_send(100).is_ok() {
         thread::sleep(ms(50));

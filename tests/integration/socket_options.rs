@@ -1,14 +1,13 @@
-//! What the kernel does for an accepted connection, as options and reloads want it. No option that the
-//! kernel refuses keeps a daemon from serving that serves already.
+//! Socket options of accepted connections, and kernels that reject an option.
 
 use std::time::Duration;
 
 use libc::{EINVAL, IPPROTO_TCP, TCP_KEEPIDLE};
 
-use super::operator::{ConfigFile, assert_all_new, reload, wait_settled};
-use super::support::foreign::accepted_socket;
+use super::support::operations::{ConfigFile, assert_all_new, reload, wait_for_workers};
 use super::support::seccomp::Refusal;
-use super::support::{SOON, Server, Turn, ms, secs};
+use super::support::server_socket::accepted_socket;
+use super::support::{SOON, Server, TestLock, ms, secs};
 
 /// TCP keepalive of an accepted socket.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +54,7 @@ fn probing(delay: u64, give_up: Option<Duration>) -> Probing {
 
 #[test]
 fn keepalive_gives_up_after_all_probes_or_the_write_timeout_if_that_is_longer() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let cases: [(&[&str], Probing); 8] = [
         (&[], OFF),
         (&["--write-timeout", "5m"], OFF),
@@ -67,7 +66,7 @@ fn keepalive_gives_up_after_all_probes_or_the_write_timeout_if_that_is_longer() 
         (&["--keepalive-delay", "45", "--write-timeout", "0"], probing(45, None)),
     ];
     for (args, wanted) in cases {
-        let server = turn.start(&[&["--workers", "1"][..], args].concat());
+        let server = lock.start(&[&["--workers", "1"][..], args].concat());
         let Some((probing, _)) = new_connection(&server) else { return };
         assert_eq!(probing, wanted, "{args:?}");
         server.stop();
@@ -75,10 +74,10 @@ fn keepalive_gives_up_after_all_probes_or_the_write_timeout_if_that_is_longer() 
 }
 
 #[test]
-fn small_packets_are_sent_at_once_unless_that_is_switched_off() {
-    let turn = Turn::shared();
+fn nodelay_is_on_unless_disabled() {
+    let lock = TestLock::shared();
     for (args, wanted) in [(&[][..], true), (&["--enable-nodelay=false"], false)] {
-        let server = turn.start(&[&["--workers", "1"][..], args].concat());
+        let server = lock.start(&[&["--workers", "1"][..], args].concat());
         let Some((_, nodelay)) = new_connection(&server) else { return };
         assert_eq!(nodelay, wanted, "{args:?}");
         server.stop();
@@ -87,9 +86,9 @@ fn small_packets_are_sent_at_once_unless_that_is_switched_off() {
 
 #[test]
 fn a_reload_changes_the_options_of_new_connections() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let file = ConfigFile::new("workers = 1\n");
-    let server = turn.start(&["--config", file.name()]);
+    let server = lock.start(&["--config", file.name()]);
     let changed = "keepalive-delay = \"20s\"\nenable-nodelay = false\nwrite-timeout = \"2m\"\n";
     for (text, wanted) in [
         (changed, (probing(20, Some(secs(120))), false)),
@@ -100,35 +99,36 @@ fn a_reload_changes_the_options_of_new_connections() {
     ] {
         file.write(&format!("workers = 1\n{text}"));
         reload(&server);
+        wait_for_workers(&server, 1);
         let Some(found) = new_connection(&server) else { return };
         assert_eq!(found, wanted, "after a reload with {text:?}");
     }
-    assert_eq!(server.log.count("keeps its former options"), 0);
+    assert_eq!(server.log.count("cannot change options of listening socket"), 0);
     server.stop();
 }
 
 #[test]
-fn a_socket_option_that_the_kernel_refuses_does_not_end_a_reload() {
-    let turn = Turn::shared();
+fn an_unsupported_socket_option_does_not_abort_a_reload() {
+    let lock = TestLock::shared();
     let file = ConfigFile::new("workers = 1\n");
-    let mut server = turn.launch(&["--config", file.name()]).refusing(NO_DELAY).start();
-    let before = wait_settled(&server, 1);
+    let mut server = lock.launch(&["--config", file.name()]).refusing(NO_DELAY).start();
+    let before = wait_for_workers(&server, 1);
     file.write("workers = 1\nkeepalive-delay = 60\n");
     reload(&server);
-    assert_all_new(&before, &wait_settled(&server, 1));
+    assert_all_new(&before, &wait_for_workers(&server, 1));
     assert_eq!(server.exit_code(), None, "the controller lives");
     server.assert_echoes();
-    let lines = server.log.with("keeps its former options");
+    let lines = server.log.with("cannot change options of listening socket");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].has("WARN") && lines[0].has("cannot set --keepalive-delay: "), "{lines:?}");
     server.stop();
 }
 
 #[test]
-fn a_socket_option_that_the_kernel_refuses_at_the_start_is_named() {
-    let turn = Turn::shared();
+fn an_unsupported_socket_option_at_startup_is_named() {
+    let lock = TestLock::shared();
     let args = ["--port", "0", "--workers", "1", "--keepalive-delay", "60"];
-    let mut server = turn.launch(&args).refusing(NO_DELAY).start_unready();
+    let mut server = lock.launch(&args).refusing(NO_DELAY).start_unready();
     assert_eq!(server.wait_exit(SOON), Some(1));
     let line = server.log.wait_for(SOON, "cannot listen on");
     assert!(line.has("cannot set --keepalive-delay: invalid argument"), "{line:?}");

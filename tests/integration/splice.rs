@@ -1,16 +1,15 @@
-//! Bulk that passes through a pipe (splice(2)): an urgent byte, scraps and a late FIN neither cut nor
-//! stall it, and a reset behind it is seen as one.
+//! Bulk through splice(2): urgent bytes, small segments, a late FIN, and resets.
 
 use std::fs;
 use std::io::Write;
 
 use nix::sys::signal::Signal;
 
-use super::limits::{hear, kept_for_deaf};
-use super::operator::{freeze, strike};
-use super::statistics::at_rest;
-use super::support::trace::Tracer;
-use super::support::{Client, SOON, Server, Turn, proc, secs, total, wait_until};
+use super::limits::{bytes_buffered_for, read_everything};
+use super::statistics::idle_stats;
+use super::support::operations::{freeze, send_signal};
+use super::support::strace::Tracer;
+use super::support::{Client, SOON, Server, TestLock, proc, secs, total, wait_until};
 
 /// Fills the worker's receive buffer exactly: a sign of bulk with no small piece behind it.
 const LARGE: usize = 256 * 1024;
@@ -39,17 +38,17 @@ fn spliced_client(server: &Server) -> Client {
 }
 
 #[test]
-fn an_urgent_byte_in_the_middle_of_spliced_bulk_comes_back_in_its_place() {
-    let turn = Turn::shared();
+fn an_urgent_byte_within_spliced_bulk_comes_back_in_order() {
+    let lock = TestLock::shared();
     for (ahead, behind) in [(0, 0), (0, 100_000), (100_000, 0), (100_000, 100_000)] {
-        let server = turn.start(&["--workers", "1"]);
+        let server = lock.start(&["--workers", "1"]);
         let mut client = spliced_client(&server);
         // All of it is there before the worker looks again.
         freeze(server.worker());
         client.send(ahead);
         client.send_urgent_byte();
         client.send(behind);
-        strike(server.worker(), Signal::SIGCONT);
+        send_signal(server.worker(), Signal::SIGCONT);
         client.expect(ahead + 1 + behind);
         client.echo(LARGE);
         client.finish();
@@ -73,16 +72,16 @@ fn wait_until_held_at_splice(worker: i32) {
 /// Stops the server, whose only connection must have been closed for `reason`.
 #[track_caller]
 fn assert_closed_for(reason: &str, server: Server) {
-    let stats = at_rest(&server);
+    let stats = idle_stats(&server);
     assert_eq!(total(&stats, &format!("connections_closed/{reason}")), 1, "{stats}");
     server.stop();
 }
 
 #[test]
-fn an_urgent_byte_and_a_fin_that_arrive_while_bulk_is_spliced_do_not_cut_it() {
-    let turn = Turn::shared();
+fn an_urgent_byte_and_a_fin_during_splice_do_not_truncate_the_bulk() {
+    let lock = TestLock::shared();
     for ahead in [0, 100_000] {
-        let server = turn.start(&["--workers", "1", "--worker-timeout", "0"]);
+        let server = lock.start(&["--workers", "1", "--worker-timeout", "0"]);
         let mut client = spliced_client(&server);
         let Some(tracer) = Tracer::inject(server.worker(), DELAY) else { return };
         if ahead == 0 {
@@ -104,9 +103,9 @@ fn an_urgent_byte_and_a_fin_that_arrive_while_bulk_is_spliced_do_not_cut_it() {
 }
 
 #[test]
-fn a_reset_behind_spliced_bulk_is_counted_as_a_reset() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--worker-timeout", "0"]);
+fn a_reset_after_spliced_bulk_is_counted_as_a_reset() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--worker-timeout", "0"]);
     let mut client = spliced_client(&server);
     let Some(tracer) = Tracer::inject(server.worker(), DELAY) else { return };
     client.echo(100_000);
@@ -117,28 +116,28 @@ fn a_reset_behind_spliced_bulk_is_counted_as_a_reset() {
 }
 
 #[test]
-fn what_is_kept_of_spliced_bulk_for_a_deaf_client_is_at_most_the_buffer_size() {
-    let turn = Turn::shared();
+fn spliced_bulk_kept_for_a_stalled_client_is_at_most_the_buffer_size() {
+    let lock = TestLock::shared();
     for (setting, most) in [("256KiB", 256 << 10), ("64KiB", 64 << 10)] {
         // How much it is in the end is chance, so there are several.
         for _ in 0..6 {
-            let server = turn.start(&["--workers", "1", "--buffer-size", setting]);
+            let server = lock.start(&["--workers", "1", "--buffer-size", setting]);
             let mut client = spliced_client(&server);
-            let kept = kept_for_deaf(&mut client, &server);
+            let kept = bytes_buffered_for(&mut client, &server);
             println!("--buffer-size {setting}: {kept}");
             assert!(kept <= most, "{kept} bytes with --buffer-size {setting}");
-            hear(client);
+            read_everything(client);
             server.stop();
         }
     }
 }
 
 #[test]
-fn scraps_that_fill_a_pipe_with_few_bytes_are_not_left_behind() {
+fn small_segments_that_fill_a_pipe_with_few_bytes_come_back() {
     const SCRAP: usize = 300;
     const SCRAPS: usize = 400;
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1"]);
     let mut client = spliced_client(&server);
     let mut other = server.connect();
     other.echo(1);
@@ -149,7 +148,7 @@ fn scraps_that_fill_a_pipe_with_few_bytes_are_not_left_behind() {
         client.send(SCRAP);
         other.stream().write_all(&[0; SCRAP]).expect("the kernel has room");
     }
-    strike(server.worker(), Signal::SIGCONT);
+    send_signal(server.worker(), Signal::SIGCONT);
     client.expect(SCRAP * SCRAPS);
     client.echo(LARGE);
     client.finish();

@@ -1,17 +1,17 @@
-//! The state file is on the disk before it takes the place of the former one.
+//! Order of writes to the state file: synced before renamed.
 
 use std::time::Duration;
 
-use super::support::trace::Tracer;
-use super::support::{Server, Turn, secs, wait_until};
+use super::support::strace::Tracer;
+use super::support::{Server, TestLock, secs, wait_until};
 
 const CALLS: [&str; 2] = ["-y", "--trace=fsync,fdatasync,rename,renameat,renameat2"];
 
 /// A server with a state file, and a tracer of its controller.
-fn traced(turn: &Turn, options: &[&str]) -> Option<(Server, Tracer, tempfile::TempDir)> {
+fn traced(lock: &TestLock, options: &[&str]) -> Option<(Server, Tracer, tempfile::TempDir)> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
-    let launch = turn.launch(&["--workers", "1", "--state-file"]).arg(path.to_str().unwrap());
+    let launch = lock.launch(&["--workers", "1", "--state-file"]).arg(path.to_str().unwrap());
     let server = launch.start();
     let tracer = Tracer::attach(server.controller(), &[&CALLS, options].concat())?;
     Some((server, tracer, folder))
@@ -24,9 +24,9 @@ fn renames(tracer: &Tracer) -> Vec<f64> {
 }
 
 #[test]
-fn a_power_failure_leaves_the_state_file_whole() {
-    let turn = Turn::shared();
-    let Some((server, tracer, folder)) = traced(&turn, &[]) else { return };
+fn the_state_file_is_synced_before_it_is_renamed() {
+    let lock = TestLock::shared();
+    let Some((server, tracer, folder)) = traced(&lock, &[]) else { return };
     let (draft, folder) = (folder.path().join("state.tmp"), folder.path());
     let synced = |call: &str, what: &str| {
         call.contains("sync(") && call.contains(&format!("<{what}>)")) && call.ends_with("= 0")
@@ -45,11 +45,11 @@ fn a_power_failure_leaves_the_state_file_whole() {
 }
 
 #[test]
-fn a_slow_disk_makes_saving_rare_and_stops_nobody() {
+fn a_slow_disk_makes_saves_rare_and_blocks_no_client() {
     const SLOW: Duration = Duration::from_millis(400);
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let delay = format!("inject=fsync:delay_enter={}", SLOW.as_micros());
-    let Some((server, tracer, _folder)) = traced(&turn, &["-ttt", "-e", &delay]) else { return };
+    let Some((server, tracer, _folder)) = traced(&lock, &["-ttt", "-e", &delay]) else { return };
     wait_until(secs(60), "it is saved three times", || renames(&tracer).len() >= 3);
     // The first save may have begun before it was traced, and the second one is the first slow one.
     let times = renames(&tracer);

@@ -1,4 +1,4 @@
-//! The figures are right whatever happens, every rendering tells the same, and nobody has to read them.
+//! Statistics: correct after kills, reloads, and resets, equal in all formats, never blocking.
 
 use std::fs;
 use std::thread;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::operator::{freeze, reload, strike};
 use super::support::http::{admin_of, get};
 use super::support::log::Line;
+use super::support::operations::{freeze, reload, send_signal};
 use super::support::{
-    Client, SOON, Server, Turn, alongside, ms, secs, skip, stats, sum, total,
-    under_connecting_load, wait_for, wait_until,
+    Client, SOON, Server, TestLock, ms, secs, skip, stats, sum, total, under_connecting_load,
+    wait_for, wait_until, with_background,
 };
 
 /// What only ever grows.
@@ -31,9 +31,9 @@ fn counters(stats: &Value) -> [u64; COUNTERS.len()] {
     COUNTERS.map(|name| total(stats, name))
 }
 
-/// Waits until no connection is open; returns the figures then.
+/// Waits until no connection is open; returns the statistics.
 #[track_caller]
-pub(crate) fn at_rest(server: &Server) -> Value {
+pub(crate) fn idle_stats(server: &Server) -> Value {
     wait_for(SOON, "the gauges are back at 0", || {
         let now = stats(server);
         let gauges = ["connections_active", "bytes_buffered", "accept_paused"];
@@ -43,7 +43,7 @@ pub(crate) fn at_rest(server: &Server) -> Value {
 
 /// What must hold when nothing moves.
 #[track_caller]
-pub(crate) fn assert_books_balance(stats: &Value) {
+pub(crate) fn assert_counters_consistent(stats: &Value) {
     assert_eq!(stats["totals"]["bytes_lost"], 0, "{stats}");
     let closed = stats["totals"]["connections_closed"].as_object().unwrap();
     let closed: u64 = closed.values().map(|count| count.as_u64().unwrap()).sum();
@@ -82,20 +82,20 @@ fn family_sum(metrics: &str, family: &str) -> u64 {
 }
 
 #[test]
-fn every_rendering_tells_the_same_after_ten_kills_under_load() {
-    let turn = Turn::shared();
+fn all_formats_agree_after_ten_kills_under_load() {
+    let lock = TestLock::shared();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access");
     let args = ["--workers", "3", "--log-format", "json", "--access-log", "all", "--log-empty"];
-    let launch = turn.launch(&args).arg("--access-log-file").arg(path.to_str().unwrap());
+    let launch = lock.launch(&args).arg("--access-log-file").arg(path.to_str().unwrap());
     let launch = launch.arg("--admin").arg("0");
     let server = launch.start();
-    let (kills, tally) = under_connecting_load(server.address(), || {
+    let (kills, load) = under_connecting_load(server.address(), || {
         let mut before = counters(&stats(&server));
         (0..10)
             .map(|kill| {
                 let workers: Vec<i32> = server.workers().into_values().collect();
-                strike(workers[kill % workers.len()], Signal::SIGKILL);
+                send_signal(workers[kill % workers.len()], Signal::SIGKILL);
                 for _ in 0..5 {
                     let now = counters(&stats(&server));
                     let shrunk = now.iter().zip(before).any(|(now, before)| *now < before);
@@ -107,9 +107,9 @@ fn every_rendering_tells_the_same_after_ten_kills_under_load() {
             })
             .count() as u64
     });
-    assert!(tally.failures.is_empty() && tally.served > 100, "{tally:?}");
-    let after = at_rest(&server);
-    assert_books_balance(&after);
+    assert!(load.failures.is_empty() && load.served > 100, "{load:?}");
+    let after = idle_stats(&server);
+    assert_counters_consistent(&after);
     assert_eq!((sum(&after, "restarts/signal"), kills), (10, 10));
     // A killed worker writes no lines for what it had open; all others are there.
     let [lines, ..] = sums(&fs::read_to_string(&path).unwrap());
@@ -133,8 +133,8 @@ fn every_rendering_tells_the_same_after_ten_kills_under_load() {
     wait_until(SOON, "all six were accepted", || {
         total(&stats(&server), "connections_accepted") == opened
     });
-    let last = at_rest(&server);
-    assert_books_balance(&last);
+    let last = idle_stats(&server);
+    assert_counters_consistent(&last);
     let names = ["connections_accepted", "bytes_received", "bytes_sent"];
     let grown = names.map(|name| total(&last, name) - total(&after, name));
     assert_eq!(grown[1], 500 + 50_000 + 1_500_000 + 5000, "the half of 1 is 0");
@@ -142,7 +142,7 @@ fn every_rendering_tells_the_same_after_ten_kills_under_load() {
     assert_eq!(handled(&server, 3), sum(&last, "worker/accepted"), "USR1 and USR2");
     let admin = admin_of(&server);
     let over_http = get(admin, "/stats").json();
-    assert_books_balance(&over_http);
+    assert_counters_consistent(&over_http);
     assert_eq!(counters(&over_http)[..7], counters(&last)[..7], "/stats and USR2");
     let metrics = get(admin, "/metrics").body;
     for (family, name) in ["connections_accepted", "received_bytes", "sent_bytes"].iter().zip(names)
@@ -153,16 +153,16 @@ fn every_rendering_tells_the_same_after_ten_kills_under_load() {
 }
 
 #[test]
-fn reload_and_scaling_keep_the_totals_and_say_what_they_do() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2", "--drain-spread", "0"]);
+fn reload_and_scaling_keep_the_totals_and_record_events() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2", "--drain-spread", "0"]);
     server.signal(Signal::SIGTTIN);
     wait_until(SOON, "three workers", || stats(&server)["slots"][2]["state"] == "serving");
     let mut clients: Vec<Client> = (0..30).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| _ = client.echo(100));
     assert_eq!(total(&stats(&server), "connections_active"), 30);
     clients.into_iter().for_each(Client::finish);
-    let before = at_rest(&server);
+    let before = idle_stats(&server);
     server.signal(Signal::SIGTTOU);
     wait_until(SOON, "the slot has nothing any more", || {
         let slot = stats(&server)["slots"][2].clone();
@@ -172,15 +172,15 @@ fn reload_and_scaling_keep_the_totals_and_say_what_they_do() {
     wait_until(SOON, "the old workers are gone", || {
         stats(&server)["others"] == Value::Array(vec![])
     });
-    let after = at_rest(&server);
-    assert_books_balance(&after);
+    let after = idle_stats(&server);
+    assert_counters_consistent(&after);
     for name in ["connections_accepted", "bytes_received", "messages"] {
         assert_eq!(total(&after, name), total(&before, name), "{name}");
     }
     assert_eq!((&after["reloads"]["done"], &after["phase"]), (&1.into(), &"serving".into()));
     assert_eq!(after["started_at"], before["started_at"]);
     for cause in ["exit", "signal", "hung", "boot"] {
-        assert_eq!(sum(&after, &format!("restarts/{cause}")), 0, "nobody had to be replaced");
+        assert_eq!(sum(&after, &format!("restarts/{cause}")), 0, "no worker was replaced");
     }
     let events = after["events"].as_array().unwrap();
     let at = |kind| events.iter().position(|event| event["kind"] == kind).expect(kind);
@@ -191,21 +191,21 @@ fn reload_and_scaling_keep_the_totals_and_say_what_they_do() {
 }
 
 #[test]
-fn every_end_has_its_reason_and_costs_no_byte_unseen() {
-    let turn = Turn::shared();
+fn every_close_has_a_reason_and_every_lost_byte_is_counted() {
+    let lock = TestLock::shared();
     let args = ["--idle-timeout", "1s", "--write-timeout", "1s", "--linger-timeout", "1s"];
-    let server = turn.launch(&args).arg("--workers").arg("1").start();
+    let server = lock.launch(&args).arg("--workers").arg("1").start();
     server.assert_echoes();
     server.connect().reset();
-    let (mut idle, mut deaf) = (server.connect(), server.connect());
+    let (mut idle, mut stalled) = (server.connect(), server.connect());
     idle.echo(10);
-    let sent = deaf.send_until_stuck(ms(200), 64 << 20);
+    let sent = stalled.send_until_stalled(ms(200), 64 << 20);
     assert!(total(&stats(&server), "bytes_buffered") > 0, "after {sent} bytes");
     idle.expect_fin();
     drop(idle);
     wait_until(SOON, "both have ended", || total(&stats(&server), "connections_active") == 0);
-    let now = at_rest(&server);
-    assert_books_balance(&now);
+    let now = idle_stats(&server);
+    assert_counters_consistent(&now);
     for reason in ["client_fin", "reset", "idle", "write_timeout"] {
         assert_eq!(total(&now, &format!("connections_closed/{reason}")), 1, "{reason}: {now}");
     }
@@ -214,10 +214,10 @@ fn every_end_has_its_reason_and_costs_no_byte_unseen() {
 }
 
 #[test]
-fn queues_pauses_and_standstills_are_seen() {
-    let turn = Turn::shared();
+fn queues_pauses_and_unresponsive_workers_are_reported() {
+    let lock = TestLock::shared();
     let args = ["--workers", "1", "--max-concurrent-connections", "1", "--worker-timeout", "3s"];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let mut first = server.connect();
     first.echo(1);
     let mut waiting: Vec<Client> = (0..3).map(|_| server.connect()).collect();
@@ -238,7 +238,7 @@ fn queues_pauses_and_standstills_are_seen() {
     freeze(worker);
     wait_until(SOON, "it is seen to hang", || stats(&server)["slots"][0]["state"] == "hung");
     wait_until(SOON, "it was replaced", || sum(&stats(&server), "restarts/hung") == 1);
-    strike(worker, Signal::SIGCONT);
+    send_signal(worker, Signal::SIGCONT);
     let kinds = |stats: &Value| -> Vec<String> {
         let events = stats["events"].as_array().unwrap();
         events.iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect()
@@ -255,9 +255,9 @@ fn queues_pauses_and_standstills_are_seen() {
 }
 
 #[test]
-fn rates_are_what_came_in_the_time_that_passed() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+fn rates_are_counts_over_elapsed_time() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     (0..50).for_each(|_| server.assert_echoes());
     let rate =
         |stats: &Value, window: &str| stats["rates"][window]["connections"].as_f64().unwrap();
@@ -274,15 +274,15 @@ fn rates_are_what_came_in_the_time_that_passed() {
     server.stop();
 }
 
-const UNREAD: &str = "cannot write the statistics to standard output";
+const UNREAD: &str = "cannot write statistics to standard output";
 
 #[test]
-fn nobody_who_does_not_read_the_statistics_disturbs_anybody() {
-    let turn = Turn::shared();
-    let mut servers = vec![turn.start(&["--workers", "1"])];
+fn an_unread_stats_dump_blocks_no_process() {
+    let lock = TestLock::shared();
+    let mut servers = vec![lock.start(&["--workers", "1"])];
     servers[0].stdout.hang_up();
     for redirection in [">&-", ">/dev/full", ">/dev/null"] {
-        let launch = turn.launch(&["--workers", "1"]);
+        let launch = lock.launch(&["--workers", "1"]);
         servers.push(launch.under_shell(&format!("exec \"$0\" \"$@\" {redirection}")).start());
     }
     for server in servers {
@@ -338,40 +338,40 @@ fn assert_blocked_pipe_blocks_nobody(server: Server, pause: Duration) {
 }
 
 #[test]
-fn a_blocked_pipe_blocks_nobody() {
-    let turn = Turn::shared();
+fn a_blocked_stats_pipe_blocks_no_process() {
+    let lock = TestLock::shared();
     // Their lines are longer than two pages: whatever the pipe has room for, one does not fit.
-    assert_blocked_pipe_blocks_nobody(turn.start(&["--workers", "6"]), Duration::ZERO);
+    assert_blocked_pipe_blocks_nobody(lock.start(&["--workers", "6"]), Duration::ZERO);
 }
 
 #[test]
-fn a_line_that_was_given_up_is_not_mixed_with_the_next() {
-    let turn = Turn::shared();
-    assert_blocked_pipe_blocks_nobody(turn.start(&["--workers", "6"]), secs(11));
+fn a_partly_written_line_is_not_mixed_with_the_next() {
+    let lock = TestLock::shared();
+    assert_blocked_pipe_blocks_nobody(lock.start(&["--workers", "6"]), secs(11));
 }
 
 #[test]
-fn a_blocked_pipe_of_another_user_blocks_nobody() {
+fn a_blocked_stats_pipe_of_another_user_blocks_no_process() {
     if !nix::unistd::geteuid().is_root() {
-        return skip("only root can become somebody else");
+        return skip("only root can change the user");
     }
-    let turn = Turn::shared();
-    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    let server = turn.launch(&["--workers", "6"]).under(&nobody).start();
+    let lock = TestLock::shared();
+    let unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let server = lock.launch(&["--workers", "6"]).under(&unprivileged).start();
     assert_blocked_pipe_blocks_nobody(server, Duration::ZERO);
 }
 
 #[test]
 fn lines_dropped_by_a_blocked_log_are_counted_while_it_is_blocked() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2", "--log-level", "DEBUG", "--access-log", "all"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2", "--log-level", "DEBUG", "--access-log", "all"]);
     server.log.pause();
-    let visits = |over: &std::sync::atomic::AtomicBool| {
+    let exchanges = |over: &std::sync::atomic::AtomicBool| {
         while !over.load(std::sync::atomic::Ordering::SeqCst) {
             server.assert_echoes();
         }
     };
-    alongside(visits, || {
+    with_background(exchanges, || {
         wait_until(secs(20), "the loss is counted", || {
             stats(&server)["log_lines_dropped"].as_u64().unwrap() > 0
         });

@@ -1,17 +1,16 @@
-//! Steering and the accept queue takeover, each without the other: both keep clients from waiting for
-//! a worker that hangs, so either one hides faults of the other.
+//! Steering and the accept queue takeover, each tested without the other, which would hide its faults.
 
 use std::collections::BTreeSet;
 
 use nix::sys::signal::Signal;
 
-use super::operator::queues::{LONG_QUEUES, Queues, let_boot, resume_all};
-use super::operator::{freeze, strike, wait_settled};
 use super::scaling::scale;
-use super::support::{Client, SOON, Server, Turn, proc, wait_until};
+use super::support::accept_queues::{LONG_QUEUES, Queues, let_boot, resume_all};
+use super::support::operations::{freeze, send_signal, wait_for_workers};
+use super::support::{Client, SOON, Server, TestLock, proc, wait_until};
 
-fn start(turn: &Turn, args: &[&str]) -> Server {
-    turn.start(&[&LONG_QUEUES[..], args].concat())
+fn start(lock: &TestLock, args: &[&str]) -> Server {
+    lock.start(&[&LONG_QUEUES[..], args].concat())
 }
 
 /// The slots whose workers do not respond, by the log.
@@ -19,9 +18,9 @@ pub(crate) fn silent(server: &Server) -> BTreeSet<u32> {
     let mut silent = BTreeSet::new();
     for line in server.log.lines() {
         let Some(slot) = line.number("slot").map(|slot| slot as u32) else { continue };
-        if line.has("worker does not respond") {
+        if line.has("worker unresponsive") {
             silent.insert(slot);
-        } else if line.has("worker responds again") {
+        } else if line.has("worker responsive again") {
             silent.remove(&slot);
         }
     }
@@ -37,7 +36,7 @@ pub(crate) fn freeze_until_noticed(server: &Server, victim: u32) {
 }
 
 /// Connects while nothing but the kernel runs. All connections must wait at other slots than
-/// `victim`, and some at each of them; everybody is served once all workers go on.
+/// `victim`, and some at each of them; all are served once all workers continue.
 #[track_caller]
 pub(crate) fn assert_steered_away_from(victim: u32, server: &Server) {
     let queues = Queues::of(server);
@@ -61,25 +60,25 @@ pub(crate) fn assert_served(mut clients: Vec<Client>) {
 }
 
 #[test]
-fn no_connection_waits_at_a_hung_worker_even_if_nobody_takes_its_queue_over() {
-    let turn = Turn::shared();
-    let server = start(&turn, &["--workers", "4"]);
+fn steering_alone_keeps_connections_from_a_hung_worker() {
+    let lock = TestLock::shared();
+    let server = start(&lock, &["--workers", "4"]);
     assert_steered_away_from(2, &server);
     server.stop();
 }
 
 #[test]
-fn steering_knows_the_order_of_listeners_after_one_has_left_from_their_midst() {
-    let turn = Turn::shared();
+fn steering_tracks_the_order_of_listeners_after_one_is_closed() {
+    let lock = TestLock::shared();
     let faults = ["--fault", "stop-at-boot:2", "--fault", "stop-at-boot:3"];
-    let server = start(&turn, &[&["--workers", "1"][..], &faults].concat());
+    let server = start(&lock, &[&["--workers", "1"][..], &faults].concat());
     (2..=4).for_each(|workers| scale(&server, Signal::SIGTTIN, workers));
     wait_until(SOON, "slot 4 listens", || server.logged_workers().contains_key(&4));
     let_boot(&server, 2);
     let_boot(&server, 3);
     // The listeners' order is 1, 4, 2, 3. The last one moves into the gap that the second leaves.
     scale(&server, Signal::SIGTTOU, 3);
-    wait_settled(&server, 3);
+    wait_for_workers(&server, 3);
     assert_steered_away_from(2, &server);
     // Another one joins them: 1, 3, 2, 4.
     scale(&server, Signal::SIGTTIN, 4);
@@ -91,9 +90,9 @@ fn steering_knows_the_order_of_listeners_after_one_has_left_from_their_midst() {
 }
 
 #[test]
-fn without_steering_the_accept_queue_takeover_serves_what_waits_at_a_hung_worker() {
-    let turn = Turn::shared();
-    let server = start(&turn, &["--workers", "2", "--fault", "no-steering"]);
+fn takeover_alone_serves_the_accept_queue_of_a_hung_worker() {
+    let lock = TestLock::shared();
+    let server = start(&lock, &["--workers", "2", "--fault", "no-steering"]);
     let workers = server.workers();
     let queues = Queues::of(&server);
     freeze_until_noticed(&server, 2);
@@ -102,7 +101,7 @@ fn without_steering_the_accept_queue_takeover_serves_what_waits_at_a_hung_worker
     resume_all(&server, Some(2));
     assert_served(clients);
     assert!(proc::is_stopped(workers[&2]), "a sibling has served them");
-    strike(workers[&2], Signal::SIGCONT);
+    send_signal(workers[&2], Signal::SIGCONT);
     wait_until(SOON, "all workers respond again", || silent(&server).is_empty());
     server.stop();
 }

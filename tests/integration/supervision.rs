@@ -1,29 +1,25 @@
-//! Workers that die, hang or crash at once are replaced, and no client that waits is lost.
+//! Supervision: workers that die, hang, or crash are replaced, and no waiting client is lost.
 
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use super::support::bystander::{bare_process, beside};
+use super::support::baseline::{bare_process, with_baseline};
 use super::support::log::Line;
-use super::support::pattern::Dice;
+use super::support::operations::send_signal;
+use super::support::pattern::Random;
 use super::support::{
-    Client, SOON, Server, Turn, assert_between, ms, permitted, proc, secs, under_connecting_load,
-    wait_until,
+    Client, SOON, Server, TestLock, assert_between, ms, permitted, proc, secs,
+    under_connecting_load, wait_until,
 };
-
-fn strike(pid: i32, signal: Signal) {
-    kill(Pid::from_raw(pid), signal).expect("the process lives");
-}
 
 /// Kills one worker and waits until its slot serves again. Returns the time from the signal to the
 /// timestamp of the log line.
 fn kill_and_time(server: &Server, slot: u32, pid: i32) -> Duration {
     let killed = SystemTime::now();
-    strike(pid, Signal::SIGKILL);
+    send_signal(pid, Signal::SIGKILL);
     let what = format!("slot {slot} is ready again");
     let since = |line: &Line| line.stamp().and_then(|stamp| stamp.duration_since(killed).ok());
     let ready = server.log.wait_for_line(secs(2), &what, |line| {
@@ -36,15 +32,15 @@ fn kill_and_time(server: &Server, slot: u32, pid: i32) -> Duration {
 }
 
 #[test]
-fn twenty_random_kills_under_connecting_load_refuse_nobody() {
-    let turn = Turn::alone();
-    let server = turn.start(&["--workers", "6", "--enable-log-timestamps"]);
-    let mut dice = Dice::new(20);
+fn twenty_random_kills_under_connecting_load_refuse_no_connection() {
+    let lock = TestLock::exclusive();
+    let server = lock.start(&["--workers", "6", "--enable-log-timestamps"]);
+    let mut random = Random::new(20);
     let kills = || {
         let mut times = Vec::new();
         for _ in 0..20 {
             let workers: Vec<(u32, i32)> = server.workers().into_iter().collect();
-            let (slot, pid) = workers[dice.below(workers.len() as u64) as usize];
+            let (slot, pid) = workers[random.below(workers.len() as u64) as usize];
             times.push(kill_and_time(&server, slot, pid));
             wait_until(SOON, "six workers again", || server.workers().len() == 6);
             // They shall be killed in service, not at birth: that is another test.
@@ -52,36 +48,36 @@ fn twenty_random_kills_under_connecting_load_refuse_nobody() {
         }
         times
     };
-    let ((mut times, bystander), tally) =
-        under_connecting_load(server.address(), || beside(bare_process(), ms(50), kills));
+    let ((mut times, baseline), load) =
+        under_connecting_load(server.address(), || with_baseline(bare_process(), ms(50), kills));
     println!("slot back after {times:?}");
     times.sort();
     let (median, worst) = (times[10], times[19]);
-    println!("median {median:?}, worst {worst:?}; {tally:?}");
-    let (late, latest) = (bystander.median(), bystander.worst());
-    println!("a bystander's processes were late by {late:?}, at worst by {latest:?}");
+    println!("median {median:?}, worst {worst:?}; {load:?}");
+    let (late, latest) = (baseline.median(), baseline.worst());
+    println!("a baseline's processes were late by {late:?}, at worst by {latest:?}");
     assert!(worst <= secs(1) + latest, "every slot is back within a second: {times:?}");
     assert!(median <= ms(20) + late, "the median slot is back within 20 ms: {times:?}");
-    assert!(tally.failures.is_empty(), "nobody is refused, nobody waits in vain: {tally:?}");
-    // A killed worker takes with it only what it had accepted: at most one visit a client.
-    assert!(tally.broken <= 20 * 4, "{tally:?}");
-    assert!(tally.served > 100, "the load was real: {tally:?}");
+    assert!(load.failures.is_empty(), "no client is refused or times out: {load:?}");
+    // A killed worker takes with it only what it had accepted: at most one short_exchange a client.
+    assert!(load.broken <= 20 * 4, "{load:?}");
+    assert!(load.served > 100, "the load was real: {load:?}");
     server.stop();
 }
 
 #[test]
 fn forty_queued_connections_survive_the_kill_of_all_workers() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "3"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "3"]);
     let before = server.workers();
     for &pid in before.values() {
-        strike(pid, Signal::SIGSTOP);
+        send_signal(pid, Signal::SIGSTOP);
         wait_until(SOON, "the worker stands still", || proc::is_stopped(pid));
     }
     let mut queued: Vec<Client> = (0..40).map(|_| server.connect()).collect();
     queued.iter_mut().for_each(|client| client.send(1000));
     for &pid in before.values() {
-        strike(pid, Signal::SIGKILL);
+        send_signal(pid, Signal::SIGKILL);
     }
     for client in &mut queued {
         client.expect(1000);
@@ -96,11 +92,11 @@ fn forty_queued_connections_survive_the_kill_of_all_workers() {
 
 #[test]
 fn a_stopped_worker_is_replaced_after_the_worker_timeout() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2", "--worker-timeout", "2"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2", "--worker-timeout", "2"]);
     let before = server.workers();
     let stopped = Instant::now();
-    strike(before[&2], Signal::SIGSTOP);
+    send_signal(before[&2], Signal::SIGSTOP);
     wait_until(SOON, "the worker stands still", || proc::is_stopped(before[&2]));
     let mut queued: Vec<Client> = (0..20).map(|_| server.connect()).collect();
     queued.iter_mut().for_each(|client| client.send(100));
@@ -126,12 +122,12 @@ fn a_stopped_worker_is_replaced_after_the_worker_timeout() {
 }
 
 #[test]
-fn a_busy_or_idle_worker_is_never_taken_for_hung() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2", "--worker-timeout", "2"]);
+fn busy_and_idle_workers_are_not_considered_hung() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2", "--worker-timeout", "2"]);
     let before = server.workers();
-    let (_, tally) = under_connecting_load(server.address(), || thread::sleep(secs(3)));
-    tally.assert_unnoticed();
+    let (_, load) = under_connecting_load(server.address(), || thread::sleep(secs(3)));
+    load.assert_all_served();
     thread::sleep(secs(3));
     assert_eq!(server.log.count("worker hung"), 0);
     assert_eq!(server.workers(), before);
@@ -151,11 +147,11 @@ fn assert_backs_off(delays: &[i64]) {
 }
 
 /// Of twenty connections some reach a healthy slot.
-fn someone_is_served(server: &Server) -> bool {
+fn is_served(server: &Server) -> bool {
     let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
     clients.iter_mut().any(|client| {
-        let patience = client.stream().set_read_timeout(Some(ms(100)));
-        patience.and_then(|()| client.try_send(10)).and_then(|()| client.try_expect(10)).is_ok()
+        let result = client.stream().set_read_timeout(Some(ms(100)));
+        result.and_then(|()| client.try_send(10)).and_then(|()| client.try_expect(10)).is_ok()
     })
 }
 
@@ -166,15 +162,15 @@ fn watch_the_crash_loop(server: &Server) {
         lines.retain(|line| line.number("slot") == Some(2));
         lines
     };
-    let ((), bystander) = beside(bare_process(), ms(50), || {
+    let ((), baseline) = with_baseline(bare_process(), ms(50), || {
         wait_until(secs(6), "six crashes", || crashed().len() >= 6);
     });
     // On a busy machine the controller may be late by this much when it reads the clock or logs.
-    let late = bystander.worst();
+    let late = baseline.worst();
     let crashes: Vec<SystemTime> = crashed().iter().filter_map(Line::stamp).collect();
     let gap = |step: usize| crashes[step + 1].duration_since(crashes[step]).unwrap_or_default();
     assert!(gap(0) < ms(90) + late, "the first respawn is immediate: {:?}", gap(0));
-    let respawns = server.log.with("respawning worker");
+    let respawns = server.log.with("worker restart delayed");
     let delays: Vec<i64> = respawns.iter().filter_map(|line| line.number("delay_ms")).collect();
     assert_backs_off(&delays);
     for (&delay, gap) in delays.iter().take(4).zip((1..).map(gap)) {
@@ -187,21 +183,21 @@ fn watch_the_crash_loop(server: &Server) {
 }
 
 #[test]
-fn a_worker_that_crashes_when_ready_is_respawned_with_backoff_and_without_a_flood() {
-    let turn = Turn::shared();
-    let launch = turn.launch(&["--workers", "2", "--fault", "crash-when-ready:2"]);
+fn a_worker_that_crashes_when_ready_is_restarted_with_backoff() {
+    let lock = TestLock::shared();
+    let launch = lock.launch(&["--workers", "2", "--fault", "crash-when-ready:2"]);
     let launch = launch.arg("--enable-log-timestamps");
     let mut server = launch.start_unready();
     server.wait_serving(SOON);
     watch_the_crash_loop(&server);
-    assert!(someone_is_served(&server), "slot 1 serves beside the crash loop");
+    assert!(is_served(&server), "slot 1 serves beside the crash loop");
     server.stop();
 }
 
 #[test]
-fn a_worker_that_crashes_at_boot_is_respawned_with_backoff_and_without_a_flood() {
-    let turn = Turn::shared();
-    let launch = turn.launch(&["--workers", "2", "--fault", "crash-at-boot:2"]);
+fn a_worker_that_crashes_at_startup_is_restarted_with_backoff() {
+    let lock = TestLock::shared();
+    let launch = lock.launch(&["--workers", "2", "--fault", "crash-at-boot:2"]);
     let launch = launch.arg("--enable-log-timestamps");
     let server = launch.start_unready();
     watch_the_crash_loop(&server);
@@ -209,9 +205,9 @@ fn a_worker_that_crashes_at_boot_is_respawned_with_backoff_and_without_a_flood()
 }
 
 #[test]
-fn a_daemon_of_which_no_worker_gets_ready_gives_up_and_one_with_some_starts() {
-    let turn = Turn::shared();
-    let start = |fault: &str| turn.launch(&["--workers", "2", "--fault", fault]).start_unready();
+fn the_daemon_exits_if_no_worker_becomes_ready_and_starts_if_some_do() {
+    let lock = TestLock::shared();
+    let start = |fault: &str| lock.launch(&["--workers", "2", "--fault", fault]).start_unready();
     let hopeless = ["crash-at-boot:0", "hang-at-boot:0"].map(start);
     let mut halting = start("hang-at-boot:2");
     for mut server in hopeless {
@@ -221,17 +217,17 @@ fn a_daemon_of_which_no_worker_gets_ready_gives_up_and_one_with_some_starts() {
     }
     halting.wait_serving(secs(15));
     assert_eq!(halting.workers().get(&1), halting.logged_workers().get(&1));
-    assert!(someone_is_served(&halting), "the worker that is ready serves");
+    assert!(is_served(&halting), "the worker that is ready serves");
 }
 
 #[test]
-fn a_worker_that_gets_term_hands_over_and_is_replaced() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1"]);
+fn a_worker_that_gets_term_drains_and_is_replaced() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1"]);
     let worker = server.worker();
     let mut client = server.connect();
     client.echo(1000);
-    strike(worker, Signal::SIGTERM);
+    send_signal(worker, Signal::SIGTERM);
     // The drained worker says goodbye in order.
     client.expect_fin();
     drop(client);
@@ -247,8 +243,8 @@ fn a_worker_whose_event_loop_fails_is_replaced() {
     if !permitted(&["strace", "-o", "/dev/null", "true"]) {
         return;
     }
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "2"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "2"]);
     let workers = server.workers();
     let inject = "inject=?epoll_wait,epoll_pwait:error=EINVAL";
     let victim = workers[&2].to_string();

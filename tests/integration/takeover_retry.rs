@@ -1,13 +1,13 @@
-//! A takeover that fails for want of descriptors is tried again.
+//! Retry of a takeover that failed for lack of descriptors.
 
 use std::process::Command;
 use std::thread;
 
 use nix::sys::signal::Signal;
 
-use super::operator::queues::Queues;
-use super::operator::{freeze, strike};
-use super::support::{Client, SOON, Turn, permitted, proc, secs, wait_until};
+use super::support::accept_queues::Queues;
+use super::support::operations::{freeze, send_signal};
+use super::support::{Client, SOON, TestLock, permitted, proc, secs, wait_until};
 
 /// Sets the soft limit on the descriptors of another process.
 #[track_caller]
@@ -21,15 +21,15 @@ fn limit_descriptors(pid: i32, soft: usize) {
 /// descriptors.
 #[track_caller]
 fn assert_retried(balance: &str) {
-    let turn = Turn::alone();
+    let lock = TestLock::exclusive();
     if !permitted(&["prlimit", "--version"]) {
         return;
     }
-    let server = turn.start(&["--workers", "2", "--balance", balance]);
+    let server = lock.start(&["--workers", "2", "--balance", balance]);
     let (workers, queues) = (server.workers(), Queues::of(&server));
     let helper = workers[&1];
-    // The first worker to be forked is told of the others later.
-    wait_until(SOON, "both workers are at rest", || {
+    // The first worker learns of the later ones by messages.
+    wait_until(SOON, "both workers are idle", || {
         proc::descriptors(helper).len() == proc::descriptors(workers[&2]).len()
     });
     let numbers = proc::descriptors(helper);
@@ -40,11 +40,11 @@ fn assert_retried(balance: &str) {
     clients.iter_mut().for_each(|client| client.send(100));
     assert!(queues.lengths()[&2] > 0, "some wait for worker 2: {:?}", queues.lengths());
     server.log.wait_for_line(SOON, "the takeover has failed", |line| {
-        line.has("cannot look after a queue") || line.has("unreadable message")
+        line.has("accept queue takeover failed") || line.has("message ignored")
     });
     // Longer than the time between two attempts: another one fails as well.
     thread::sleep(secs(1));
-    assert!(queues.lengths()[&2] > 0, "nobody could take them: {:?}", queues.lengths());
+    assert!(queues.lengths()[&2] > 0, "no worker could take them over: {:?}", queues.lengths());
     limit_descriptors(helper, 1000);
     wait_until(SOON, "the queue of worker 2 is empty", || queues.lengths()[&2] == 0);
     clients.iter_mut().for_each(|client| client.expect(100));
@@ -54,8 +54,8 @@ fn assert_retried(balance: &str) {
     wait_until(SOON, "worker 1 has taken over every queue", || {
         proc::descriptors(helper).len() == numbers.len() + more
     });
-    strike(workers[&2], Signal::SIGCONT);
-    server.log.wait_for(SOON, "worker responds again");
+    send_signal(workers[&2], Signal::SIGCONT);
+    server.log.wait_for(SOON, "worker responsive again");
     wait_until(SOON, "worker 1 has released them", || {
         proc::descriptors(helper).len() == numbers.len()
     });
@@ -65,11 +65,11 @@ fn assert_retried(balance: &str) {
 }
 
 #[test]
-fn an_accept_queue_that_found_no_room_is_taken_over_once_descriptors_are_free() {
+fn an_accept_queue_is_taken_over_once_descriptors_are_free() {
     assert_retried("hash");
 }
 
 #[test]
-fn a_handoff_queue_that_found_no_room_is_taken_over_once_descriptors_are_free() {
+fn a_handoff_queue_is_taken_over_once_descriptors_are_free() {
     assert_retried("least-connections");
 }

@@ -1,15 +1,16 @@
-//! Connections that rest or stall end in time, the busy ones do not, and nobody else waits.
+//! Idle, write, and linger timeouts.
 
 use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::statistics::{assert_books_balance, at_rest};
+use super::statistics::{assert_counters_consistent, idle_stats};
 use super::support::client::{End, is_reset, uninterrupted};
 use super::support::load::{in_parallel, ping};
 use super::support::{
-    Client, SOON, Server, Turn, alongside, assert_between, ms, secs, skip, stats, total, wait_until,
+    Client, SOON, Server, TestLock, assert_between, ms, secs, skip, stats, total, wait_until,
+    with_background,
 };
 
 /// Echoes once, rests, and tells how and how long after the last byte the connection ended.
@@ -23,8 +24,8 @@ fn rest_until_the_end(server: &Server) -> (End, Duration) {
 
 #[test]
 fn an_idle_connection_gets_a_fin_after_the_idle_timeout() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--idle-timeout", "1"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--idle-timeout", "1"]);
     for (end, after) in in_parallel(10, |_| rest_until_the_end(&server)) {
         assert_eq!(end, End::Fin);
         assert_between("closed", after, secs(1), ms(2500));
@@ -33,7 +34,7 @@ fn an_idle_connection_gets_a_fin_after_the_idle_timeout() {
 }
 
 /// The longest time by which a thread that only sleeps, a millisecond at a time, woke up too late.
-fn bystander(over: &AtomicBool) -> Duration {
+fn baseline(over: &AtomicBool) -> Duration {
     let mut latest = Duration::ZERO;
     while !over.load(Ordering::SeqCst) {
         let begin = Instant::now();
@@ -57,18 +58,19 @@ fn measure_idle_close(server: &Server, index: usize) -> [Duration; 2] {
 }
 
 #[test]
-fn an_idle_connection_is_closed_never_early_and_at_most_200_ms_late() {
+fn an_idle_connection_is_closed_at_most_200_ms_late_and_never_early() {
     const LEAST: Duration = secs(1);
     const MOST: Duration = ms(1200);
-    let turn = Turn::alone();
-    let server = turn.start(&["--workers", "1", "--idle-timeout", "1"]);
-    // On a busy machine everybody may be late, the bystander too: then it is tried again. A daemon that
+    let lock = TestLock::exclusive();
+    let server = lock.start(&["--workers", "1", "--idle-timeout", "1"]);
+    // On a busy machine the baseline is late, too: then the test tries again. A daemon that
     // is late is so every time.
     let mut calmest = Duration::MAX;
     for _ in 0..15 {
-        let (times, busy) =
-            alongside(bystander, || in_parallel(15, |index| measure_idle_close(&server, index)));
-        println!("closed after {times:?}, the bystander was {busy:?} late");
+        let (times, busy) = with_background(baseline, || {
+            in_parallel(15, |index| measure_idle_close(&server, index))
+        });
+        println!("closed after {times:?}, the baseline was {busy:?} late");
         for [_, after] in &times {
             assert!(*after >= LEAST, "closed early, after {after:?}: {times:?}");
         }
@@ -77,14 +79,14 @@ fn an_idle_connection_is_closed_never_early_and_at_most_200_ms_late() {
         }
         calmest = calmest.min(busy);
     }
-    assert!(calmest > MOST - LEAST, "closed late 15 times; the bystander once only {calmest:?}");
+    assert!(calmest > MOST - LEAST, "closed late 15 times; the baseline once only {calmest:?}");
     skip("a thread that only sleeps is late by more than 0.2 s here, too");
 }
 
 #[test]
-fn a_client_that_never_says_a_word_is_idle_too() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--idle-timeout", "1"]);
+fn a_client_that_never_sends_is_idle() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--idle-timeout", "1"]);
     let begin = Instant::now();
     let mut silent = server.connect();
     assert_eq!(silent.end_within(secs(5)), End::Fin);
@@ -94,8 +96,8 @@ fn a_client_that_never_says_a_word_is_idle_too() {
 
 #[test]
 fn with_send_reset_an_idle_connection_is_reset() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--idle-timeout", "1", "--enable-send-reset"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--idle-timeout", "1", "--enable-send-reset"]);
     for (end, after) in in_parallel(10, |_| rest_until_the_end(&server)) {
         assert_eq!(end, End::Reset);
         assert_between("reset", after, secs(1), ms(2500));
@@ -105,8 +107,8 @@ fn with_send_reset_an_idle_connection_is_reset() {
 
 #[test]
 fn a_connection_is_not_idle_while_bytes_move() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--idle-timeout", "1"]);
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--idle-timeout", "1"]);
     let mut client = server.connect();
     let begin = Instant::now();
     let mut last = begin;
@@ -121,9 +123,9 @@ fn a_connection_is_not_idle_while_bytes_move() {
 }
 
 #[test]
-fn without_an_idle_timeout_nobody_is_closed() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--idle-timeout", "0"]);
+fn without_an_idle_timeout_no_connection_is_closed() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--idle-timeout", "0"]);
     let mut client = server.connect();
     client.echo(10);
     assert_eq!(client.end_within(ms(2500)), End::Open);
@@ -133,36 +135,36 @@ fn without_an_idle_timeout_nobody_is_closed() {
 }
 
 #[test]
-fn the_idle_message_is_sent_before_the_fin_and_only_if_wanted() {
-    let turn = Turn::shared();
+fn the_optional_idle_message_is_sent_before_the_fin() {
+    let lock = TestLock::shared();
     // Blanks at both ends stay, and no line end is added.
     let message = " Closing connection due to inactivity\t ";
     let args = ["--workers", "1", "--idle-timeout", "1", "--idle-message", message];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let (mut client, mut silent) = (server.connect(), server.connect());
     client.echo(10);
     for client in [&mut client, &mut silent] {
         assert_eq!(client.read_to_end(secs(5)), (message.as_bytes().to_vec(), End::Fin));
     }
     drop((client, silent));
-    let figures = at_rest(&server);
-    assert_books_balance(&figures);
-    assert_eq!(total(&figures, "bytes_injected"), 2 * message.len() as u64);
-    assert_eq!(total(&figures, "bytes_sent"), 10 + 2 * message.len() as u64);
+    let snapshot = idle_stats(&server);
+    assert_counters_consistent(&snapshot);
+    assert_eq!(total(&snapshot, "bytes_injected"), 2 * message.len() as u64);
+    assert_eq!(total(&snapshot, "bytes_sent"), 10 + 2 * message.len() as u64);
     server.stop();
 }
 
 #[test]
 fn with_send_reset_there_is_no_idle_message() {
-    let turn = Turn::shared();
+    let lock = TestLock::shared();
     let args = ["--workers", "1", "--idle-timeout", "1", "--enable-send-reset"];
-    let server = turn.launch(&args).arg("--idle-message").arg("bye").start();
+    let server = lock.launch(&args).arg("--idle-message").arg("bye").start();
     let (end, _) = rest_until_the_end(&server);
     assert_eq!(end, End::Reset);
-    let figures = at_rest(&server);
-    assert_books_balance(&figures);
-    assert_eq!(total(&figures, "bytes_injected"), 0);
-    assert_eq!(total(&figures, "connections_closed/idle"), 1);
+    let snapshot = idle_stats(&server);
+    assert_counters_consistent(&snapshot);
+    assert_eq!(total(&snapshot, "bytes_injected"), 0);
+    assert_eq!(total(&snapshot, "connections_closed/idle"), 1);
     server.stop();
 }
 
@@ -183,75 +185,75 @@ fn talk_on_after_the_fin(server: &Server) -> Duration {
 }
 
 #[test]
-fn input_after_our_fin_is_discarded_for_the_linger_timeout() {
-    let turn = Turn::shared();
+fn input_after_the_servers_fin_is_discarded_for_the_linger_timeout() {
+    let lock = TestLock::shared();
     let args = ["--workers", "1", "--idle-timeout", "1", "--linger-timeout", "1"];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     assert_between("lingered", talk_on_after_the_fin(&server), ms(900), ms(3000));
     server.stop();
     let args = ["--workers", "1", "--idle-timeout", "1", "--linger-timeout", "0"];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     assert!(talk_on_after_the_fin(&server) < ms(500), "0 closes at once");
     server.stop();
 }
 
 /// Waits until the server resets a client that reads nothing.
 #[track_caller]
-fn wait_for_reset(deaf: &Client) {
+fn wait_for_reset(stalled: &Client) {
     let stuck = Instant::now();
     // Without reading: the end shows in writing.
-    let mut stream = deaf.stream();
+    let mut stream = stalled.stream();
     let error = loop {
         match uninterrupted(|| stream.write(&[0; 64 * 1024])) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => break error,
             Ok(_) => {}
         }
-        assert!(stuck.elapsed() < secs(9), "the deaf client is still connected");
+        assert!(stuck.elapsed() < secs(9), "the stalled client is still connected");
     };
     assert!(is_reset(&error), "how it ended: {error}");
 }
 
 /// Connects a client that reads nothing, and sends until the server has bytes waiting for it.
 #[track_caller]
-fn deaf_client(server: &Server) -> Client {
-    let mut deaf = server.connect();
+fn stalled_client(server: &Server) -> Client {
+    let mut stalled = server.connect();
     wait_until(SOON, "the server has a pending write", || {
-        deaf.send_until_stuck(ms(200), 64 << 20);
+        stalled.send_until_stalled(ms(200), 64 << 20);
         stats(server)["totals"]["bytes_buffered"].as_u64() > Some(0)
     });
-    deaf
+    stalled
 }
 
 #[test]
-fn a_deaf_client_is_reset_after_the_write_timeout() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--write-timeout", "1"]);
-    let mut deaf = server.connect();
-    deaf.send_until_stuck(ms(200), 64 << 20);
+fn a_stalled_client_is_reset_after_the_write_timeout() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--write-timeout", "1"]);
+    let mut stalled = server.connect();
+    stalled.send_until_stalled(ms(200), 64 << 20);
     let stuck = Instant::now();
-    wait_for_reset(&deaf);
+    wait_for_reset(&stalled);
     assert!(stuck.elapsed() < ms(3500), "{:?}", stuck.elapsed());
     server.assert_echoes();
     server.stop();
 }
 
 #[test]
-fn without_a_write_timeout_a_deaf_client_is_never_reset() {
-    let turn = Turn::shared();
+fn without_a_write_timeout_a_stalled_client_is_never_reset() {
+    let lock = TestLock::shared();
     let start = |timeout: &str| {
-        turn.start(&["--workers", "1", "--idle-timeout", "1", "--write-timeout", timeout])
+        lock.start(&["--workers", "1", "--idle-timeout", "1", "--write-timeout", timeout])
     };
     let (patient, strict) = (start("0"), start("1"));
-    let deaf = deaf_client(&patient);
+    let stalled = stalled_client(&patient);
     let mut comparison = strict.connect();
-    comparison.send_until_stuck(ms(200), 64 << 20);
+    comparison.send_until_stalled(ms(200), 64 << 20);
     wait_for_reset(&comparison);
     // Several timeouts and polls of them later, idle or not.
     thread::sleep(secs(4));
-    let error = deaf.stream().take_error().unwrap();
-    assert!(error.is_none(), "the deaf client is still connected: {error:?}");
-    deaf.finish();
+    let error = stalled.stream().take_error().unwrap();
+    assert!(error.is_none(), "the stalled client is still connected: {error:?}");
+    stalled.finish();
     assert_eq!(total(&stats(&patient), "connections_closed/write_timeout"), 0);
     patient.stop();
     strict.stop();
@@ -261,7 +263,7 @@ fn without_a_write_timeout_a_deaf_client_is_never_reset() {
 /// must survive that in both directions.
 fn read_slowly_but_steadily(server: &Server, most: usize) {
     let mut slow = server.connect();
-    slow.send_until_stuck(ms(200), most);
+    slow.send_until_stalled(ms(200), most);
     let begin = Instant::now();
     while begin.elapsed() < secs(4) {
         slow.expect(32 * 1024);
@@ -273,9 +275,9 @@ fn read_slowly_but_steadily(server: &Server, most: usize) {
 }
 
 #[test]
-fn a_client_that_reads_slowly_but_steadily_is_not_stalled() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--write-timeout", "1", "--idle-timeout", "60"]);
+fn a_slow_steady_reader_is_not_stalled() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--write-timeout", "1", "--idle-timeout", "60"]);
     read_slowly_but_steadily(&server, 64 << 20);
     server.stop();
 }
@@ -284,60 +286,62 @@ fn a_client_that_reads_slowly_but_steadily_is_not_stalled() {
 const IN_THE_KERNEL: usize = 2 << 20;
 
 #[test]
-fn a_client_that_reads_slowly_but_steadily_is_not_idle() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--idle-timeout", "1"]);
+fn a_slow_steady_reader_is_not_idle() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--idle-timeout", "1"]);
     read_slowly_but_steadily(&server, IN_THE_KERNEL);
     server.stop();
 }
 
 #[test]
-fn with_send_reset_a_client_that_reads_slowly_but_steadily_loses_no_byte() {
-    let turn = Turn::shared();
-    let server = turn.start(&["--workers", "1", "--idle-timeout", "1", "--enable-send-reset"]);
+fn with_send_reset_a_slow_steady_reader_loses_no_byte() {
+    let lock = TestLock::shared();
+    let server = lock.start(&["--workers", "1", "--idle-timeout", "1", "--enable-send-reset"]);
     read_slowly_but_steadily(&server, IN_THE_KERNEL);
     server.stop();
 }
 
-/// Three kinds of deaf clients, ten a second or so: stalled, stalled behind a FIN, and silent with
+/// Three kinds of stalled clients, ten a second or so: stalled, stalled behind a FIN, and silent with
 /// unread data. All stay open in our hands, so that the server has to get rid of them.
-fn gather_deaf_clients(server: &Server, over: &AtomicBool) -> Vec<Client> {
-    let mut deaf = Vec::new();
+fn gather_stalled_clients(server: &Server, over: &AtomicBool) -> Vec<Client> {
+    let mut stalled = Vec::new();
     while !over.load(Ordering::SeqCst) {
         let mut client = server.connect();
-        let most = if deaf.len() % 3 == 2 { 1 << 20 } else { 16 << 20 };
-        client.send_until_stuck(ms(20), most);
-        if deaf.len() % 3 == 1 {
+        let most = if stalled.len() % 3 == 2 { 1 << 20 } else { 16 << 20 };
+        client.send_until_stalled(ms(20), most);
+        if stalled.len() % 3 == 1 {
             client.half_close();
         }
-        deaf.push(client);
+        stalled.push(client);
         thread::sleep(ms(50));
     }
-    deaf
+    stalled
 }
 
 #[test]
-fn deaf_clients_that_time_out_and_linger_never_delay_another() {
-    let turn = Turn::alone();
+fn stalled_clients_that_time_out_and_linger_do_not_delay_others() {
+    let lock = TestLock::exclusive();
     let args = ["--workers", "1", "--idle-timeout", "1", "--write-timeout", "1"];
     let args = [&args[..], &["--linger-timeout", "3"]].concat();
-    let server = turn.start(&args);
-    let (pings, deaf) =
-        alongside(|over| gather_deaf_clients(&server, over), || ping(&server, secs(6), ms(5)));
+    let server = lock.start(&args);
+    let (pings, stalled) = with_background(
+        |over| gather_stalled_clients(&server, over),
+        || ping(&server, secs(6), ms(5)),
+    );
     let gone = |client: &&Client| client.stream().take_error().unwrap().is_some();
-    let reset = deaf.iter().filter(gone).count();
-    println!("{pings:?} beside {} deaf clients, {reset} of them reset", deaf.len());
+    let reset = stalled.iter().filter(gone).count();
+    println!("{pings:?} beside {} stalled clients, {reset} of them reset", stalled.len());
     assert!(reset > 0, "the server has got rid of some");
     assert!(pings.excess() < ms(100), "worst round trip beside lingering clients: {pings:?}");
-    drop(deaf);
+    drop(stalled);
     server.stop();
 }
 
 #[test]
-fn the_keepalive_delay_switches_probes_on() {
-    let turn = Turn::shared();
+fn the_keepalive_delay_enables_probes() {
+    let lock = TestLock::shared();
     for (args, wanted) in [(vec!["--keepalive-delay", "30"], true), (vec![], false)] {
-        let server = turn.start(&[&["--workers", "1"][..], &args].concat());
+        let server = lock.start(&[&["--workers", "1"][..], &args].concat());
         let mut client = server.connect();
         client.echo(10);
         assert_eq!(client.has_keepalive(), wanted, "the kernel's timer is as configured");

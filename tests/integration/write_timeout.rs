@@ -1,4 +1,4 @@
-//! A client that takes nothing is cut off when the write timeout is over, and no other one is.
+//! Precision of the write timeout for clients that read nothing.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -10,15 +10,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::support::client::uninterrupted;
 use super::support::load::{in_parallel, ping};
-use super::support::network::in_own_network;
-use super::support::{Server, Turn, ms, proc, secs};
+use super::support::network_namespace::in_network_namespace;
+use super::support::{Server, TestLock, ms, proc, secs};
 
 const TIMEOUT: Duration = secs(3);
 
 /// How late the end may be on an idle machine: a sixteenth of the timeout, and two ticks of 0.1 s.
 const LATE: Duration = ms(500);
 
-/// Whether one of these events happens within `limit`; errors are always among them.
+/// Returns `true` if one of these events or an error happens within `limit`.
 fn happens(stream: &TcpStream, events: PollFlags, limit: Duration) -> bool {
     let limit = PollTimeout::try_from(limit).unwrap();
     poll(&mut [PollFd::new(stream.as_fd(), events)], limit).expect("poll") > 0
@@ -27,7 +27,7 @@ fn happens(stream: &TcpStream, events: PollFlags, limit: Duration) -> bool {
 /// A client, and what is known of when its system has last taken a byte of the echo.
 struct Client {
     stream: TcpStream,
-    /// Bytes that it has taken and nobody has read.
+    /// Bytes that the client's kernel has received and the test has not read.
     unread: usize,
     /// The last byte came after the first and before the second moment.
     last: [Instant; 2],
@@ -59,7 +59,7 @@ impl Client {
         client
     }
 
-    /// Looks whether anything has come.
+    /// Checks for received bytes.
     fn look(&mut self) {
         let local = self.stream.local_addr().unwrap();
         let (looked, mut all) = (Instant::now(), proc::sockets().into_iter());
@@ -102,9 +102,9 @@ impl Client {
 }
 
 /// Both clients at once, and beside them one that tells how late everything is on this machine.
-fn cut_off_two(turn: &Turn) {
+fn cut_off_two(lock: &TestLock) {
     let args = ["--workers", "1", "--write-timeout", "3s", "--idle-timeout", "60"];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let took = in_parallel(3, |kind| match kind {
         0 => Client::stuck(&server).cut_off(),
         1 => {
@@ -124,19 +124,19 @@ fn cut_off_two(turn: &Turn) {
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_reset_when_the_time_is_over() {
-    let turn = Turn::alone();
+fn a_client_that_reads_nothing_is_reset_at_the_write_timeout() {
+    let lock = TestLock::exclusive();
     // Where the table of sockets is short enough to be read every 20 ms.
-    in_own_network(|| cut_off_two(&turn));
+    in_network_namespace(|| cut_off_two(&lock));
 }
 
 #[test]
-fn a_client_that_takes_something_now_and_then_is_not_cut_off() {
-    let turn = Turn::shared();
+fn a_client_that_reads_occasionally_is_not_reset() {
+    let lock = TestLock::shared();
     let args = ["--workers", "1", "--write-timeout", "6s", "--idle-timeout", "60"];
-    let server = turn.start(&args);
+    let server = lock.start(&args);
     let mut slow = server.connect();
-    slow.send_until_stuck(ms(300), 64 << 20);
+    slow.send_until_stalled(ms(300), 64 << 20);
     for _ in 0..5 {
         thread::sleep(secs(2));
         slow.expect(1 << 20);

@@ -186,7 +186,7 @@ upgrade() {
 refused_upgrade() {
     setting "prot = 1"
     install 4 || return
-    says "reload refused, everything stays as it was" || tell || return
+    says "reload rejected, keeping current configuration" || tell || return
     echoes $port || tell || return
     # What has been changed by hand is still there.
     in_machine grep -q "^prot = 1" /etc/tcp-echo/tcp-echo.toml || return

@@ -9,8 +9,8 @@ fn the_help_text_fits_and_names_everything() {
     for line in help.lines() {
         assert!(line.chars().count() <= 100, "{line}");
     }
-    for key in Settings::keys() {
-        assert!(help.contains(&format!("--{key}")), "{key}");
+    for option in OPTIONS {
+        assert!(help.contains(&format!("--{}", option.name)), "{}", option.name);
     }
     for group in ["Listening:", "Connections:", "Workers:", "Shutdown:", "Logging:"] {
         assert!(help.contains(group), "{group}");
@@ -88,7 +88,7 @@ fn control_characters_and_other_bytes_stay_in_one_line() {
 
 #[test]
 fn a_switch_needs_no_value_and_the_last_one_counts() {
-    let daemon = |line| parse_with(line, &[]).expect(line).settings.daemon;
+    let daemon = |line| parse_with(line, &[]).expect(line).layers.command_line.daemon;
     assert_eq!(daemon(""), None);
     assert_eq!(daemon("--daemon"), Some(true));
     assert_eq!(daemon("--daemon=false"), Some(false));
@@ -102,8 +102,8 @@ fn a_switch_needs_no_value_and_the_last_one_counts() {
 fn lists_grow() {
     let cli = parse_with("--listen *:1 --listen *:2,*:3 --fault crash-at-boot:1", &[]);
     let cli = cli.expect("valid");
-    assert_eq!(cli.settings.listen.as_ref().map(Vec::len), Some(3));
-    assert_eq!(cli.faults, [Fault::CrashAtBoot(1)]);
+    assert_eq!(cli.layers.command_line.listen.as_ref().map(Vec::len), Some(3));
+    assert_eq!(cli.layers.faults, [Fault::CrashAtBoot(1)]);
 }
 
 #[test]
@@ -117,24 +117,24 @@ fn a_variable_is_an_option() {
         ("TCP_ECHO_FAULT", "hang-at-boot:0"),
     ];
     let cli = parse_with("--port 1", &set).expect("valid");
-    assert_eq!(cli.environment.idle_timeout, "120".parse().ok());
-    assert_eq!(cli.environment.listen.as_ref().map(Vec::len), Some(2));
-    assert_eq!(cli.environment.daemon, Some(true));
-    assert_eq!(cli.environment.port, None);
-    assert_eq!(cli.config, Some("a.toml".into()));
-    assert!(!cli.check_config && cli.faults.is_empty());
+    assert_eq!(cli.layers.environment.idle_timeout, "120".parse().ok());
+    assert_eq!(cli.layers.environment.listen.as_ref().map(Vec::len), Some(2));
+    assert_eq!(cli.layers.environment.daemon, Some(true));
+    assert_eq!(cli.layers.environment.port, None);
+    assert_eq!(cli.layers.file, Some("a.toml".into()));
+    assert!(!cli.check_config && cli.layers.faults.is_empty());
 
     let cli = parse_with("--config b.toml", &set).expect("valid");
-    assert_eq!(cli.config, Some("b.toml".into()));
+    assert_eq!(cli.layers.file, Some("b.toml".into()));
 }
 
 #[test]
 fn every_variable_that_is_wrong_is_named_and_an_empty_one_is_unset() {
-    for key in Settings::keys() {
-        let name = format!("TCP_ECHO_{}", key.to_uppercase().replace('-', "_"));
+    for option in OPTIONS {
+        let name = option.variable();
         assert!(parse_with("", &[(&name, "")]).is_ok(), "{name}");
         // Any text is a message or a path.
-        if !["idle-message", "pid-file", "access-log-file", "state-file"].contains(&&*key) {
+        if option.form != value::Form::Text {
             let message = error_with("", &[(&name, "?")]);
             let expected = format!("invalid value '?' for '{name}': '?' ");
             assert!(message.starts_with(&expected), "{message}");

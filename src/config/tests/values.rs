@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use crate::config::choice::{Fault, LogFormat, LogLevel};
 use crate::config::rate::Rate;
-use crate::config::value::{FilePath, KeepaliveDelay, Number, Size, Span, ValueError, switch};
+use crate::config::value::Value;
+use crate::config::value::{FilePath, KeepaliveDelay, Number, Size, Span, ValueError};
 
 type BufferSize = Size<4096, 16_777_216>;
 
@@ -120,10 +121,10 @@ fn paths_are_not_empty_and_switches_have_two_positions() {
     assert!("a\0b".parse::<FilePath>().is_err());
     assert_eq!("/run/x".parse().map(|p: FilePath| p.get()), Ok(PathBuf::from("/run/x")));
     for (text, expected) in [("true", true), ("ON", true), ("1", true), ("no", false)] {
-        assert_eq!(switch(text), Ok(expected));
+        assert_eq!(bool::parse(text), Ok(expected));
     }
-    assert!(switch("").is_err());
-    assert!(switch("2").is_err());
+    assert!(bool::parse("").is_err());
+    assert!(bool::parse("2").is_err());
 }
 
 proptest! {

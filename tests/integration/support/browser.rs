@@ -1,5 +1,5 @@
-//! A browser without a window, steered over a pipe (`--remote-debugging-pipe`): messages of JSON, each
-//! ended by a NUL byte.
+//! Headless browser, controlled over a pipe (`--remote-debugging-pipe`) by JSON messages, each
+//! terminated by a NUL byte.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{secs, wait_until};
 
-/// What a browser may be called.
+/// Program names of browsers.
 const NAMES: [&str; 5] = [
     "chromium-headless-shell",
     "chromium",
@@ -25,19 +25,19 @@ const NAMES: [&str; 5] = [
     "google-chrome-stable",
 ];
 
-/// A browser with one page.
+/// Browser with one page.
 pub(crate) struct Browser {
     process: Child,
     input: ChildStdin,
     messages: Receiver<Value>,
     session: String,
     number: u64,
-    complaints: Vec<String>,
+    errors: Vec<String>,
     _profile: tempfile::TempDir,
 }
 
 impl Browser {
-    /// Starts one; nothing where none is installed.
+    /// Starts a browser; `None` if none is installed.
     pub(crate) fn start() -> Option<Self> {
         let path = std::env::var_os("PATH")?;
         let mut folders = std::env::split_paths(&path);
@@ -68,9 +68,9 @@ impl Browser {
                 }
             }
         });
-        let (session, number, complaints) = (String::new(), 0, Vec::new());
+        let (session, number, errors) = (String::new(), 0, Vec::new());
         let mut browser =
-            Self { process, input, messages, session, number, complaints, _profile: profile };
+            Self { process, input, messages, session, number, errors, _profile: profile };
         let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let attached = browser.call("Target.attachToTarget", attach);
@@ -103,7 +103,7 @@ impl Browser {
         }
     }
 
-    /// Keeps what a page should not have to say.
+    /// Records errors, warnings, and exceptions of the page.
     fn listen(&mut self, event: &Value) {
         let params = &event["params"];
         let complains = match event["method"].as_str() {
@@ -113,7 +113,7 @@ impl Browser {
             _ => false,
         };
         if complains {
-            self.complaints.push(params.to_string());
+            self.errors.push(params.to_string());
         }
     }
 
@@ -123,7 +123,7 @@ impl Browser {
         self.call("Page.navigate", json!({ "url": url }));
     }
 
-    /// Gives the window another size and scheme.
+    /// Changes the size of the window and the color scheme.
     pub(crate) fn look(&mut self, width: u32, height: u32, scheme: &str) {
         let size =
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
@@ -132,7 +132,7 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", feature);
     }
 
-    /// What an expression is in the page.
+    /// Returns the value of a JavaScript expression in the page.
     #[track_caller]
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true });
@@ -141,26 +141,26 @@ impl Browser {
         result["result"]["value"].clone()
     }
 
-    /// All text that one sees.
+    /// Returns the visible text of the page.
     pub(crate) fn text(&mut self) -> String {
         self.value("document.body.innerText").as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until `holds` is true in the page.
+    /// Waits until `expression` is true in the page.
     #[track_caller]
     pub(crate) fn wait(&mut self, what: &str, expression: &str) {
         wait_until(secs(15), what, || self.value(expression) == true);
     }
 
-    /// Errors, warnings and exceptions of the page so far.
-    pub(crate) fn complaints(&mut self) -> Vec<String> {
-        // Whatever was under way is in once this is answered.
+    /// Returns the errors, warnings, and exceptions of the page so far.
+    pub(crate) fn errors(&mut self) -> Vec<String> {
+        // Events that were sent before this answer have arrived with it.
         self.value("1");
-        std::mem::take(&mut self.complaints)
+        std::mem::take(&mut self.errors)
     }
 
-    /// Keeps a picture of the whole page, if `TCP_ECHO_SCREENSHOTS` names a directory.
-    pub(crate) fn picture(&mut self, name: &str) {
+    /// Saves a screenshot of the whole page if `TCP_ECHO_SCREENSHOTS` names a directory.
+    pub(crate) fn screenshot(&mut self, name: &str) {
         let Some(directory) = std::env::var_os("TCP_ECHO_SCREENSHOTS") else { return };
         let params = json!({ "format": "png", "captureBeyondViewport": true });
         let result = self.call("Page.captureScreenshot", params);
@@ -171,7 +171,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its helpers are in its group.
+        // The browser's helper processes are in its group.
         _ = killpg(Pid::from_raw(self.process.id() as i32), Signal::SIGKILL);
         _ = self.process.wait();
     }

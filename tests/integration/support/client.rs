@@ -1,4 +1,4 @@
-//! One verifying client: whatever comes back is compared with what was sent, byte for byte.
+//! Verifying client: compares every received byte with the byte sent.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -10,21 +10,21 @@ use socket2::SockRef;
 use super::pattern::{PERIOD, Pattern};
 use super::{ms, proc, secs, try_for};
 
-/// No single read or write of a client may take longer: then something stalls.
-const PATIENCE: Duration = secs(10);
+/// Time limit of each read and write.
+const IO_TIMEOUT: Duration = secs(10);
 
-/// How a connection ended.
+/// End of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The server closed in order.
+    /// The server sent a FIN.
     Fin,
     /// The server reset the connection.
     Reset,
-    /// Neither, as long as we looked.
+    /// No end within the time limit.
     Open,
 }
 
-/// A connection with a pattern of its own and the two positions in it.
+/// Connection with its pattern and the positions sent and received.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: TcpStream,
@@ -33,12 +33,12 @@ pub(crate) struct Client {
     received: u64,
 }
 
-/// Whether an error says that the peer has reset the connection.
+/// Returns `true` if the peer reset the connection.
 pub(crate) fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
-/// Whether an error says that nothing happened in time.
+/// Returns `true` if the error is a timeout.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
@@ -55,7 +55,7 @@ pub(crate) fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::
 }
 
 impl Client {
-    /// Connects, or fails the test.
+    /// Connects; fails the test on an error.
     #[track_caller]
     pub(crate) fn connect(address: SocketAddr) -> Self {
         match Self::try_connect(address) {
@@ -64,22 +64,22 @@ impl Client {
         }
     }
 
-    /// Connects if it can.
+    /// Connects.
     pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        Self::over(TcpStream::connect_timeout(&address, PATIENCE)?)
+        Self::over(TcpStream::connect_timeout(&address, IO_TIMEOUT)?)
     }
 
-    /// Takes over a connected socket.
+    /// Uses a connected socket.
     pub(crate) fn over(stream: TcpStream) -> io::Result<Self> {
         static SEED: AtomicU64 = AtomicU64::new(1);
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(IO_TIMEOUT))?;
+        stream.set_write_timeout(Some(IO_TIMEOUT))?;
         let pattern = Pattern::new(SEED.fetch_add(1, Ordering::Relaxed));
         Ok(Self { stream, pattern, sent: 0, received: 0 })
     }
 
-    /// The socket itself.
+    /// Returns the socket.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }
@@ -90,7 +90,7 @@ impl Client {
         self.try_send(length).unwrap_or_else(|error| panic!("cannot send: {error}"));
     }
 
-    /// Sends the next `length` bytes of the pattern, if it can.
+    /// Sends the next `length` bytes of the pattern; returns an error if the connection fails.
     pub(crate) fn try_send(&mut self, length: usize) -> io::Result<()> {
         let mut left = length;
         while left > 0 {
@@ -110,9 +110,9 @@ impl Client {
         self.sent += 1;
     }
 
-    /// Writes without waiting until the server takes no more for `calm`, or `most` bytes are out;
-    /// never reads. Returns how much went out.
-    pub(crate) fn send_until_stuck(&mut self, calm: Duration, most: usize) -> usize {
+    /// Writes without reading until the server accepts nothing for `calm` or `most` bytes are sent.
+    /// Returns the number of bytes sent.
+    pub(crate) fn send_until_stalled(&mut self, calm: Duration, most: usize) -> usize {
         self.stream.set_write_timeout(Some(calm)).expect("a timeout can be set");
         let before = self.sent;
         while ((self.sent - before) as usize) < most {
@@ -120,10 +120,10 @@ impl Client {
             match uninterrupted(|| self.stream.write(next)) {
                 Ok(length) => self.sent += length as u64,
                 Err(error) if is_timeout(&error) => break,
-                Err(error) => panic!("the server does not close on a deaf client: {error}"),
+                Err(error) => panic!("the server does not close on a stalled client: {error}"),
             }
         }
-        self.stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        self.stream.set_write_timeout(Some(IO_TIMEOUT)).expect("a timeout can be set");
         (self.sent - before) as usize
     }
 
@@ -150,14 +150,14 @@ impl Client {
         Ok(())
     }
 
-    /// Counts and compares bytes that were received in another way.
+    /// Counts and verifies bytes that were received by other means.
     pub(crate) fn verify(&mut self, got: &[u8]) -> Result<(), String> {
         self.pattern.check(self.received, got)?;
         self.received += got.len() as u64;
         Ok(())
     }
 
-    /// Sends `length` bytes, receives them, and returns how long that took.
+    /// Sends `length` bytes, receives them, and returns the duration.
     #[track_caller]
     pub(crate) fn echo(&mut self, length: usize) -> Duration {
         let begin = Instant::now();
@@ -174,17 +174,17 @@ impl Client {
         try_for(ms(300), || proc::sockets().iter().any(ours).then_some(())).is_some()
     }
 
-    /// Bytes that are sent and not yet back.
+    /// Returns the number of bytes sent and not yet received.
     pub(crate) fn outstanding(&self) -> usize {
         (self.sent - self.received) as usize
     }
 
-    /// Our FIN: nothing more will be sent.
+    /// Sends a FIN.
     pub(crate) fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).expect("the connection is open");
     }
 
-    /// Half-closes, receives everything that is still owed, and then the FIN.
+    /// Half-closes, and expects the outstanding bytes and then the FIN.
     #[track_caller]
     pub(crate) fn finish(mut self) {
         self.half_close();
@@ -192,15 +192,15 @@ impl Client {
         self.expect_fin();
     }
 
-    /// The next thing that arrives is the FIN: no further byte, no reset.
+    /// Expects a FIN and no further byte.
     #[track_caller]
     pub(crate) fn expect_fin(&mut self) {
-        assert_eq!(self.end_within(PATIENCE), End::Fin, "how the server closes");
+        assert_eq!(self.end_within(IO_TIMEOUT), End::Fin, "how the server closes");
         let error = self.stream.take_error().expect("a socket tells its error");
         assert!(error.is_none(), "no error stands behind the FIN: {error:?}");
     }
 
-    /// Waits for the end of the connection; a byte instead fails the test.
+    /// Waits for the end of the connection; a byte fails the test.
     #[track_caller]
     pub(crate) fn end_within(&mut self, limit: Duration) -> End {
         let (rest, end) = self.read_to_end(limit);
@@ -208,7 +208,7 @@ impl Client {
         end
     }
 
-    /// Everything that still arrives within `limit`, unverified, and how it ended.
+    /// Returns the bytes that arrive within `limit`, unverified, and the end of the connection.
     pub(crate) fn read_to_end(&mut self, limit: Duration) -> (Vec<u8>, End) {
         let deadline = Instant::now() + limit;
         let mut all = Vec::new();
@@ -227,11 +227,11 @@ impl Client {
                 Err(error) => panic!("neither data nor an end: {error}"),
             }
         };
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        self.stream.set_read_timeout(Some(IO_TIMEOUT)).expect("a timeout can be set");
         (all, end)
     }
 
-    /// Ends the connection by RST, whatever is under way.
+    /// Closes the connection by RST.
     pub(crate) fn reset(self) {
         let linger = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         linger.expect("linger can be set");

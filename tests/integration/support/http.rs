@@ -1,4 +1,4 @@
-//! Talking to the admin process, byte by byte.
+//! HTTP client for the admin process, with control over every byte.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,17 +8,17 @@ use serde_json::Value;
 use super::client::{is_reset, uninterrupted};
 use super::{SOON, Server, proc, secs, wait_for};
 
-/// Where the admin process of `server` answers, as its last log line about that says.
+/// Returns the bound address of the admin socket, from the last log line with it.
 #[track_caller]
 pub(crate) fn admin_of(server: &Server) -> SocketAddr {
     wait_for(SOON, "the admin process answers", || {
-        let line = server.log.with("admin process answers on http://").pop()?;
+        let line = server.log.with("admin process listening on http://").pop()?;
         let (_, rest) = line.text.split_once("http://")?;
         rest.split_once('/')?.0.parse().ok()
     })
 }
 
-/// The pid of the only admin process.
+/// Returns the pid of the only admin process.
 #[track_caller]
 pub(crate) fn admin_pid(server: &Server) -> i32 {
     wait_for(SOON, "there is one admin process", || match admin_pids(server)[..] {
@@ -27,7 +27,7 @@ pub(crate) fn admin_pid(server: &Server) -> i32 {
     })
 }
 
-/// All admin processes that there are.
+/// Returns the pids of all admin processes.
 pub(crate) fn admin_pids(server: &Server) -> Vec<i32> {
     let family = server.family().into_iter();
     family
@@ -35,37 +35,37 @@ pub(crate) fn admin_pids(server: &Server) -> Vec<i32> {
         .collect()
 }
 
-/// An answer.
+/// HTTP response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
-    /// The status.
+    /// Status code.
     pub(crate) status: u16,
-    /// The lines of the head, the status line first.
+    /// Lines of the head, beginning with the status line.
     pub(crate) head: Vec<String>,
-    /// The body.
+    /// Response body.
     pub(crate) body: String,
 }
 
 impl Reply {
-    /// The value of a header line; empty where there is none.
+    /// Returns the value of a header, empty if missing.
     pub(crate) fn header(&self, name: &str) -> &str {
         let lines = self.head.iter().filter_map(|line| line.split_once(": "));
         let mut found = lines.filter(|(key, _)| key.eq_ignore_ascii_case(name));
         found.next().map_or("", |(_, value)| value)
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).expect("JSON")
     }
 }
 
-/// A connection to the admin process.
+/// Connection to the admin process.
 #[derive(Debug)]
 pub(crate) struct Http<S> {
     pub(crate) stream: S,
-    /// What was received and belongs to the next answer.
+    /// Received bytes of the next response.
     ahead: Vec<u8>,
 }
 
@@ -80,18 +80,18 @@ impl Http<TcpStream> {
 }
 
 impl<S: Read + Write> Http<S> {
-    /// Over any connection.
+    /// Uses an open connection.
     pub(crate) fn over(stream: S) -> Self {
         Self { stream, ahead: Vec::new() }
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("it is taken");
     }
 
-    /// Receives the next answer; `None` at the end of the connection. `head_only`: to a HEAD request.
+    /// Receives the next response; `None` at the end of the connection. `head_only`: to a HEAD request.
     #[track_caller]
     pub(crate) fn reply(&mut self, head_only: bool) -> Option<Reply> {
         let end = loop {
@@ -119,14 +119,14 @@ impl<S: Read + Write> Http<S> {
         Some(reply)
     }
 
-    /// Asks for `path` and goes on with the connection.
+    /// Requests `path` and keeps the connection open.
     #[track_caller]
     pub(crate) fn get(&mut self, path: &str) -> Reply {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         self.reply(false).expect("an answer")
     }
 
-    /// The connection has ended, without a further byte.
+    /// Expects the end of the connection without a further byte.
     #[track_caller]
     pub(crate) fn expect_end(&mut self) {
         assert!(!self.more() && self.ahead.is_empty(), "more: {:?}", self.reply(false));
@@ -146,17 +146,17 @@ impl<S: Read + Write> Http<S> {
     }
 }
 
-/// Asks once, on a connection of its own.
+/// Requests `path` on a new connection.
 #[track_caller]
 pub(crate) fn get(address: SocketAddr, path: &str) -> Reply {
     Http::connect(address).get(path)
 }
 
-/// Sends `request` and receives all answers until the connection ends.
+/// Sends `request` and receives all responses until the connection ends.
 #[track_caller]
 pub(crate) fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Vec<Reply> {
     let mut http = Http::connect(address);
-    // Answered and closed in the middle of it is an answer, too.
+    // The server may answer and close before it has read the whole request.
     let _ = http.stream.write_all(request.as_ref());
     std::iter::from_fn(|| http.reply(false)).collect()
 }

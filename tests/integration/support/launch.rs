@@ -1,4 +1,4 @@
-//! How a server is started: arguments, environment, wrapper commands.
+//! Start of a server: arguments, environment, wrapper commands.
 
 use std::env;
 use std::os::unix::process::CommandExt;
@@ -11,13 +11,13 @@ use super::seccomp::Refusal;
 use super::secs;
 use super::server::Server;
 
-/// The program under test: this build's, or the one that `TCP_ECHO_BIN` names.
+/// Returns the path of the program under test: `TCP_ECHO_BIN`, or this build's binary.
 pub(crate) fn binary() -> PathBuf {
     let other = env::var_os("TCP_ECHO_BIN").map(PathBuf::from);
     other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tcp-echo")))
 }
 
-/// A start that is being prepared.
+/// Command that starts the program.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
     wrapper: Vec<String>,
@@ -27,21 +27,21 @@ pub(crate) struct Launch {
     refusals: Vec<Refusal>,
 }
 
-/// What a process that ended by itself left behind.
+/// Result of a process that has exited.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// The exit code; nothing when a signal ended it.
+    /// Exit code; `None` if a signal ended the process.
     pub(crate) code: Option<i32>,
     /// Lines of its standard output.
     pub(crate) stdout: Vec<String>,
     /// Lines of its standard error.
     pub(crate) stderr: Vec<String>,
-    /// From start to end.
+    /// Duration from start to exit.
     pub(crate) took: Duration,
 }
 
 impl Outcome {
-    /// Fails unless the process ended with `code` and one line on stderr that names every word.
+    /// Fails unless the process exited with `code` and one line on stderr that contains every name.
     #[track_caller]
     pub(crate) fn assert_one_line(&self, code: i32, names: &[&str]) {
         assert_eq!(self.code, Some(code), "exit code of {self:?}");
@@ -53,7 +53,7 @@ impl Outcome {
 }
 
 impl Launch {
-    /// The program under test with these arguments and a clean environment.
+    /// Prepares the program under test with these arguments and a clean environment.
     pub(crate) fn new(args: &[&str]) -> Self {
         Self {
             wrapper: Vec::new(),
@@ -108,7 +108,7 @@ impl Launch {
         server
     }
 
-    /// Starts the server on a free port and does not wait for anything.
+    /// Starts the server on a free port without waiting for readiness.
     pub(crate) fn start_unready(mut self) -> Server {
         if !self.args.iter().any(|arg| arg == "--port") {
             self.args.splice(0..0, ["--port".to_owned(), "0".to_owned()]);
@@ -116,7 +116,7 @@ impl Launch {
         self.spawn()
     }
 
-    /// Runs the program, with exactly the given arguments, to its end.
+    /// Runs the program with exactly these arguments until it exits.
     pub(crate) fn run(self) -> Outcome {
         let begin = Instant::now();
         let mut process = self.spawn();

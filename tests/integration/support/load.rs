@@ -1,4 +1,4 @@
-//! Clients in numbers: whole exchanges, streams, pings, and a crowd that keeps connecting.
+//! Load: exchanges, streams, pings, and connecting clients in background threads.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::bystander::{Pings, bare_ping, beside};
+use super::baseline::{Pings, bare_ping, with_baseline};
 use super::client::{Client, is_reset, uninterrupted};
-use super::pattern::{Dice, PERIOD, Pattern};
+use super::pattern::{PERIOD, Pattern, Random};
 use super::server::Server;
 use super::{ms, proc};
 
@@ -27,16 +27,15 @@ pub(crate) enum Writes {
 /// How an exchange is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reads {
-    /// As fast as it comes.
+    /// At full speed.
     Eager,
-    /// Begins late, takes little at a time, and rests in between.
+    /// After 200 ms, in small reads with pauses.
     Slow,
     /// Through a receive buffer of a few KiB.
     TinyBuffer,
 }
 
-/// Sends `total` bytes, half-closes right behind the last one, and wants all of them back and then
-/// the FIN.
+/// Sends `total` bytes, half-closes, and expects all bytes back and then the FIN.
 pub(crate) fn exchange(address: SocketAddr, total: usize, writes: Writes, reads: Reads) {
     let mut client = match reads {
         Reads::TinyBuffer => Client::over(connect_with_tiny_buffer(address, total).into()).unwrap(),
@@ -56,15 +55,15 @@ pub(crate) fn exchange(address: SocketAddr, total: usize, writes: Writes, reads:
 }
 
 fn write_all(mut stream: &std::net::TcpStream, data: &[u8], writes: Writes) {
-    let mut dice = Dice::new(data.len() as u64);
+    let mut random = Random::new(data.len() as u64);
     let mut rest = data;
     while !rest.is_empty() {
         let take = match writes {
             Writes::AtOnce => rest.len(),
             // Mostly small, now and then larger than any buffer.
             Writes::Ragged => {
-                let most = 1 << (4 + dice.below(16));
-                1 + dice.below(most) as usize
+                let most = 1 << (4 + random.below(16));
+                1 + random.below(most) as usize
             }
         };
         let (now, later) = rest.split_at(take.min(rest.len()));
@@ -75,9 +74,9 @@ fn write_all(mut stream: &std::net::TcpStream, data: &[u8], writes: Writes) {
 
 fn read_all(client: &Client, pattern: Pattern, total: usize, reads: Reads) {
     let mut stream = client.stream();
-    // A slow reader takes two hundred bites, whatever the size of the meal.
-    let bite = if reads == Reads::Slow { total / 200 + 1 } else { 256 * 1024 };
-    let mut chunk = vec![0; bite];
+    // A slow reader reads in 200 steps, independent of the total.
+    let step = if reads == Reads::Slow { total / 200 + 1 } else { 256 * 1024 };
+    let mut chunk = vec![0; step];
     let mut received = 0;
     if reads == Reads::Slow {
         thread::sleep(ms(200));
@@ -94,9 +93,9 @@ fn read_all(client: &Client, pattern: Pattern, total: usize, reads: Reads) {
     assert_eq!(received, total, "not a byte more");
 }
 
-/// A connection whose receive buffer was tiny before the window was first announced. Not the very
-/// tiniest (2304 bytes): with that the kernel now and then falls into sending one scrap every 200 ms,
-/// whatever the server does.
+/// Connects with a receive buffer that was small before the first window announcement. With the minimum
+/// (2304 bytes) the kernel sometimes sends one small segment every 200 ms, independent of the server, so
+/// the buffer is a little larger.
 fn connect_with_tiny_buffer(address: SocketAddr, total: usize) -> Socket {
     let bytes = if total > 16 << 20 { 16 * 1024 } else { 2048 };
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
@@ -106,9 +105,8 @@ fn connect_with_tiny_buffer(address: SocketAddr, total: usize) -> Socket {
     socket
 }
 
-/// Runs `background` in a thread until `act` is done; it is told so by the flag, also when `act`
-/// fails.
-pub(crate) fn alongside<A, B: Send>(
+/// Runs `background` in a thread while `act` runs. The flag becomes `true` when `act` returns or panics.
+pub(crate) fn with_background<A, B: Send>(
     background: impl FnOnce(&AtomicBool) -> B + Send,
     act: impl FnOnce() -> A,
 ) -> (A, B) {
@@ -145,46 +143,49 @@ pub(crate) fn in_parallel<T: Send>(count: usize, body: impl Fn(usize) -> T + Syn
     })
 }
 
-/// What a connecting crowd has seen.
+/// Results of the connecting load.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    /// Connections that were echoed in full and closed in order.
+pub(crate) struct LoadStats {
+    /// Connections that received their full echo.
     pub(crate) served: usize,
-    /// Connections that broke off after they had been established.
+    /// Established connections that were reset or closed early.
     pub(crate) broken: usize,
-    /// Everything else: refused, timed out, wrong bytes.
+    /// TestServer failures: refused, timed out, wrong bytes.
     pub(crate) failures: Vec<String>,
     /// The longest time from connect to the last byte.
     pub(crate) slowest: Duration,
 }
 
-impl Tally {
-    /// Fails unless every single connection was served.
+impl LoadStats {
+    /// Fails unless every connection was served.
     #[track_caller]
-    pub(crate) fn assert_unnoticed(&self) {
+    pub(crate) fn assert_all_served(&self) {
         assert!(self.served > 0, "the load was real: {self:?}");
         assert_eq!((self.broken, self.failures.len()), (0, 0), "{self:?}");
     }
 }
 
 /// Runs `act` while four threads connect, echo and close, at most some thousand times a second.
-pub(crate) fn under_connecting_load<A>(address: SocketAddr, act: impl FnOnce() -> A) -> (A, Tally) {
-    let tally = Mutex::new(Tally::default());
+pub(crate) fn under_connecting_load<A>(
+    address: SocketAddr,
+    act: impl FnOnce() -> A,
+) -> (A, LoadStats) {
+    let load = Mutex::new(LoadStats::default());
     let background = |over: &AtomicBool| {
         in_parallel(4, |_| {
             while !over.load(Ordering::SeqCst) {
-                one_visit(address, &tally);
-                // Keeps the machine's supply of ports from running dry.
+                connect_and_count(address, &load);
+                // Keeps the machine from running out of ephemeral ports.
                 thread::sleep(ms(1));
             }
         });
     };
-    let (result, ()) = alongside(background, act);
-    (result, tally.into_inner().expect("no client panics"))
+    let (result, ()) = with_background(background, act);
+    (result, load.into_inner().expect("no client panics"))
 }
 
-/// Connects, has 100 bytes echoed, closes, and writes down how it went.
-pub(crate) fn one_visit(address: SocketAddr, tally: &Mutex<Tally>) {
+/// Connects, echoes 100 bytes, closes, and counts the result.
+pub(crate) fn connect_and_count(address: SocketAddr, load: &Mutex<LoadStats>) {
     let begin = Instant::now();
     let connected = Client::try_connect(address);
     let refused = connected.is_err();
@@ -193,19 +194,19 @@ pub(crate) fn one_visit(address: SocketAddr, tally: &Mutex<Tally>) {
         client.try_expect(100)
     });
     let took = begin.elapsed();
-    let mut tally = tally.lock().expect("no client panics");
+    let mut load = load.lock().expect("no client panics");
     match result {
-        Ok(()) => tally.served += 1,
-        Err(error) if refused => tally.failures.push(format!("connect: {error}")),
+        Ok(()) => load.served += 1,
+        Err(error) if refused => load.failures.push(format!("connect: {error}")),
         Err(error) if is_reset(&error) || error.kind() == ErrorKind::UnexpectedEof => {
-            tally.broken += 1;
+            load.broken += 1;
         }
-        Err(error) => tally.failures.push(format!("after {took:?}: {error}")),
+        Err(error) => load.failures.push(format!("after {took:?}: {error}")),
     }
-    tally.slowest = tally.slowest.max(took);
+    load.slowest = load.slowest.max(took);
 }
 
-/// Streams at full speed in both directions until told to stop, verifying; returns the bytes.
+/// Streams and verifies at full speed in both directions until `over`; returns the bytes received.
 pub(crate) fn stream_until(address: SocketAddr, over: &AtomicBool) -> u64 {
     let client = Client::connect(address);
     let pattern = Pattern::new(u64::from(client.stream().local_addr().unwrap().port()));
@@ -233,15 +234,15 @@ pub(crate) fn stream_until(address: SocketAddr, over: &AtomicBool) -> u64 {
     })
 }
 
-/// Echoes 64 bytes every `pause` for `span` on one connection, beside a bystander that does the same
-/// without the daemon.
+/// Echoes 64 bytes every `pause` for `span` on one connection, and measures the baseline.
 #[track_caller]
 pub(crate) fn ping(server: &Server, span: Duration, pause: Duration) -> Pings {
     let mut client = server.connect();
     let worker = server.worker_of(&client);
-    // The scheduler favors the bystander, which mostly sleeps, over a busy worker.
+    // The scheduler favors the baseline, which mostly sleeps, over a busy worker: waiting for a
+    // processor is subtracted separately.
     let waited = || proc::waiting_time(worker) + proc::own_waiting_time();
-    let ((worst, own), bystander) = beside(bare_ping(), pause, || {
+    let ((worst, own), baseline) = with_baseline(bare_ping(), pause, || {
         let end = Instant::now() + span;
         let (mut worst, mut own) = (Duration::ZERO, Duration::ZERO);
         while Instant::now() < end {
@@ -254,5 +255,5 @@ pub(crate) fn ping(server: &Server, span: Duration, pause: Duration) -> Pings {
         (worst, own)
     });
     client.finish();
-    Pings { worst, own, bystander: bystander.worst() }
+    Pings { worst, own, baseline: baseline.worst() }
 }

@@ -1,4 +1,4 @@
-//! The log of a server: its lines with the moment each arrived.
+//! Log of a server: lines with their time of arrival.
 
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
@@ -11,17 +11,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::try_for;
 
-/// One line that the server wrote.
+/// Log line.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
-    /// When it arrived here.
+    /// Time of arrival.
     pub(crate) at: Instant,
     /// The line without its newline.
     pub(crate) text: String,
 }
 
 impl Line {
-    /// Whether the line contains `needle`.
+    /// Returns `true` if the line contains `needle`.
     pub(crate) fn has(&self, needle: &str) -> bool {
         self.text.contains(needle)
     }
@@ -44,7 +44,7 @@ impl Line {
         Some(UNIX_EPOCH + Duration::from_secs(whole) + Duration::from_secs_f64(seconds))
     }
 
-    /// The number behind `key=` (text) or `"key":` (JSON).
+    /// Returns the number after `key=` (text) or `"key":` (JSON).
     pub(crate) fn number(&self, key: &str) -> Option<i64> {
         let behind = [format!(" {key}="), format!("\"{key}\":")];
         let found = behind.iter().find_map(|mark| self.text.split_once(mark.as_str()))?.1;
@@ -53,7 +53,7 @@ impl Line {
     }
 }
 
-/// What the reader does with the pipe.
+/// Mode of the reader thread.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Mode {
@@ -62,7 +62,7 @@ enum Mode {
     HangUp,
 }
 
-/// The lines of one output of the server, collected by a thread of its own.
+/// Lines of one output of the server, collected by a thread.
 pub(crate) struct Log {
     lines: Arc<Mutex<Vec<Line>>>,
     mode: Arc<AtomicU8>,
@@ -79,28 +79,28 @@ impl Log {
         Self { lines, mode, reader }
     }
 
-    /// Everything so far.
+    /// Returns all lines so far.
     pub(crate) fn lines(&self) -> Vec<Line> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The lines so far that contain `needle`.
+    /// Returns the lines so far that contain `needle`.
     pub(crate) fn with(&self, needle: &str) -> Vec<Line> {
         self.lines().into_iter().filter(|line| line.has(needle)).collect()
     }
 
-    /// How many lines so far contain `needle`.
+    /// Returns the number of lines so far that contain `needle`.
     pub(crate) fn count(&self, needle: &str) -> usize {
         self.with(needle).len()
     }
 
-    /// Waits for a line that contains `needle`, also one that is there already.
+    /// Waits for a line that contains `needle`; earlier lines count.
     #[track_caller]
     pub(crate) fn wait_for(&self, limit: Duration, needle: &str) -> Line {
         self.wait_for_line(limit, needle, |line| line.has(needle))
     }
 
-    /// Waits for a line that `fits`; `what` names it should it not come.
+    /// Waits for a line that `fits`; `what` names it in the failure.
     #[track_caller]
     pub(crate) fn wait_for_line(
         &self,
@@ -114,30 +114,30 @@ impl Log {
         }
     }
 
-    /// Leaves everything that comes from now on in the pipe, until it is full.
+    /// Stops reading, so that the pipe fills up.
     pub(crate) fn pause(&self) {
         self.set(Mode::Pause);
     }
 
-    /// Reads on after a [`pause`](Self::pause).
+    /// Continues to read after a [`pause`](Self::pause).
     pub(crate) fn resume(&self) {
         self.set(Mode::Read);
     }
 
-    /// Closes the pipe, as a log collector that dies does, and waits until it is closed.
+    /// Closes the reading end of the pipe and waits until it is closed.
     pub(crate) fn hang_up(&mut self) {
         self.set(Mode::HangUp);
         self.join();
     }
 
-    /// Waits for the end of the pipe: every process that could write to it is gone.
+    /// Waits for the end of the pipe: all processes that could write to it have exited.
     pub(crate) fn join(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.join().expect("the log reader does not panic");
         }
     }
 
-    /// Prints everything, for a failing test.
+    /// Prints all lines, for a failing test.
     pub(crate) fn print(&self, title: &str) {
         let lines = self.lines();
         let Some(first) = lines.first().map(|line| line.at) else { return };

@@ -1,7 +1,7 @@
-//! What every test stands on: turns, deadlines, and the doors to the other helpers.
+//! Test support: the lock that orders tests, waiting with deadlines, skipping, and helpers by topic.
 //!
-//! A test takes a [`Turn`], launches servers with it, and talks to them through a
-//! [`Client`](client::Client). Nothing here sleeps and hopes: evidence is awaited with a deadline.
+//! A test takes a [`TestLock`], launches servers with it, and talks to them through a
+//! [`Client`](client::Client). Helpers wait for evidence until a deadline instead of sleeping.
 
 use std::env;
 use std::fs::File;
@@ -11,33 +11,39 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) mod accept_queues;
+pub(crate) mod baseline;
 pub(crate) mod browser;
-pub(crate) mod bystander;
+pub(crate) mod builds;
 pub(crate) mod client;
-pub(crate) mod diag;
-pub(crate) mod foreign;
+pub(crate) mod faulty_servers;
 pub(crate) mod http;
 pub(crate) mod launch;
 pub(crate) mod load;
 pub(crate) mod log;
-pub(crate) mod network;
+pub(crate) mod network_namespace;
+pub(crate) mod operations;
 pub(crate) mod pattern;
 pub(crate) mod proc;
 pub(crate) mod seccomp;
 pub(crate) mod server;
+pub(crate) mod server_socket;
+pub(crate) mod service_manager;
+pub(crate) mod sock_diag;
 pub(crate) mod statistics;
-pub(crate) mod trace;
+pub(crate) mod strace;
+pub(crate) mod traffic;
 
 pub(crate) use client::{Client, End};
 pub(crate) use launch::Launch;
-pub(crate) use load::{alongside, under_connecting_load};
+pub(crate) use load::{under_connecting_load, with_background};
 pub(crate) use server::Server;
 pub(crate) use statistics::{stats, sum, total};
 
-/// What the daemon is allowed for anything that ought to happen at once, on a busy machine.
+/// Time limit for effects that are immediate on an idle machine.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
-/// How often a condition is looked at again.
+/// Interval between checks of a condition.
 const POLL: Duration = Duration::from_millis(5);
 
 /// Shorthand that lets tests read as sentences.
@@ -51,33 +57,33 @@ pub(crate) const fn secs(seconds: u64) -> Duration {
 }
 
 /// Orders the tests of this binary, which run in parallel threads.
-static TURNS: RwLock<()> = RwLock::new(());
+static TEST_LOCK: RwLock<()> = RwLock::new(());
 
-/// The right to start servers now. Tests that measure time, or that load both processors, take
-/// theirs [`alone`](Turn::alone); all others may overlap.
-pub(crate) struct Turn {
-    _hold: Hold,
+/// Permission to start servers. Tests that measure time or load all processors take an
+/// [`exclusive`](TestLock::exclusive) lock; all others share it.
+pub(crate) struct TestLock {
+    _guard: Guard,
 }
 
-/// Never read: it is there to be dropped at the end of the test.
-enum Hold {
+/// Never read: dropping it at the end of the test releases the lock.
+enum Guard {
     Shared { _guard: RwLockReadGuard<'static, ()> },
-    Alone { _guard: RwLockWriteGuard<'static, ()> },
+    Exclusive { _guard: RwLockWriteGuard<'static, ()> },
 }
 
-impl Turn {
-    /// A turn beside other ordinary tests. One a test: a second one could wait for itself.
+impl TestLock {
+    /// Waits until no test holds an exclusive lock. A test takes one lock only: a second one can deadlock.
     pub(crate) fn shared() -> Self {
         pattern::prepare();
-        let guard = TURNS.read().unwrap_or_else(PoisonError::into_inner);
-        Self { _hold: Hold::Shared { _guard: guard } }
+        let guard = TEST_LOCK.read().unwrap_or_else(PoisonError::into_inner);
+        Self { _guard: Guard::Shared { _guard: guard } }
     }
 
-    /// A turn with no other test running.
-    pub(crate) fn alone() -> Self {
+    /// Waits until no other test runs.
+    pub(crate) fn exclusive() -> Self {
         pattern::prepare();
-        let guard = TURNS.write().unwrap_or_else(PoisonError::into_inner);
-        Self { _hold: Hold::Alone { _guard: guard } }
+        let guard = TEST_LOCK.write().unwrap_or_else(PoisonError::into_inner);
+        Self { _guard: Guard::Exclusive { _guard: guard } }
     }
 
     /// Prepares a start of the binary with these arguments.
@@ -91,22 +97,22 @@ impl Turn {
     }
 }
 
-/// Waits until `holds` says yes; fails the test, naming `what`, when `limit` has passed.
+/// Waits until `holds` returns `true`; fails the test, naming `what`, after `limit`.
 #[track_caller]
 pub(crate) fn wait_until(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     wait_for(limit, what, || holds().then_some(()));
 }
 
-/// Waits until `probe` finds something and returns it; fails the test after `limit`.
+/// Waits until `probe` returns a value, and returns it; fails the test, naming `what`, after `limit`.
 #[track_caller]
 pub(crate) fn wait_for<T>(limit: Duration, what: &str, probe: impl FnMut() -> Option<T>) -> T {
     match try_for(limit, probe) {
         Some(found) => found,
-        None => panic!("waited {limit:?} in vain: {what}"),
+        None => panic!("not within {limit:?}: {what}"),
     }
 }
 
-/// Like [`wait_for`], for callers that have a better answer to failure than a panic.
+/// Waits until `probe` returns a value; returns `None` after `limit`.
 pub(crate) fn try_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
@@ -120,28 +126,27 @@ pub(crate) fn try_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) 
     }
 }
 
-/// Skips the calling test, or what is left of it, because this machine cannot do what it needs.
+/// Records the calling test as skipped because this machine lacks a permission or a feature.
 pub(crate) fn skip(why: &str) {
     record_skip(77, why);
 }
 
-/// Skips the calling test, or what is left of it, because `tool` is not installed. `test.sh --strict`
-/// fails it.
+/// Records the calling test as skipped because `tool` is not installed; `test.sh --strict` fails it.
 pub(crate) fn lack(tool: &str) {
     record_skip(78, &format!("{tool} is not installed"));
 }
 
-/// Appends a line to the file that `TCP_ECHO_SKIPS` names; tests/steps.sh has the two kinds.
+/// Appends a line to the file that `TCP_ECHO_SKIPS` names; tests/steps.sh defines the two kinds.
 fn record_skip(kind: u8, why: &str) {
     println!("skipped: {why}");
     let Some(path) = env::var_os("TCP_ECHO_SKIPS") else { return };
     let test = thread::current().name().unwrap_or_default().to_owned();
     let mut file = File::options().append(true).create(true).open(path).unwrap();
-    // In one write: other tests append to this file.
+    // One write, because other tests append to the same file.
     file.write_all(format!("{kind} {test} ({why})\n").as_bytes()).unwrap();
 }
 
-/// Returns `true` if this command succeeds; otherwise skips the calling test.
+/// Returns `true` if this command succeeds; otherwise records the calling test as skipped.
 pub(crate) fn permitted(command: &[&str]) -> bool {
     match Command::new(command[0]).args(&command[1..]).output() {
         Ok(output) if output.status.success() => return true,

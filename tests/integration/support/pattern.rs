@@ -1,45 +1,45 @@
-//! The bytes that tests send: known at every position, so that one lost, doubled or swapped byte
-//! is seen.
+//! Bytes that tests send: known at every position, so that tests detect each lost, duplicated, or
+//! swapped byte.
 
 use std::sync::LazyLock;
 
-/// The pattern repeats after a prime number of bytes: no buffer size divides it, so a block that
-/// is lost, repeated or exchanged never falls on its own likeness.
+/// Length after which the pattern repeats. It is prime: no buffer size divides it, so a block that
+/// is lost, repeated, or swapped never meets equal bytes.
 pub(crate) const PERIOD: usize = 1_048_583;
 
 /// Twice the period, so that any slice of up to one period is contiguous.
 static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut dice = Dice::new(2026);
-    let once: Vec<u8> = (0..PERIOD).map(|_| dice.next().to_le_bytes()[3]).collect();
+    let mut random = Random::new(2026);
+    let once: Vec<u8> = (0..PERIOD).map(|_| random.next().to_le_bytes()[3]).collect();
     once.iter().chain(&once).copied().collect()
 });
 
-/// Builds the table now, so that no test measures its construction.
+/// Builds the table, so that no test measures its construction.
 pub(crate) fn prepare() {
     LazyLock::force(&TABLE);
 }
 
-/// An endless stream of bytes; streams of different seeds differ.
+/// Endless stream of bytes, determined by a seed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pattern {
     offset: usize,
 }
 
 impl Pattern {
-    /// The stream number `seed`.
+    /// Returns the stream of `seed`.
     pub(crate) fn new(seed: u64) -> Self {
-        let offset = Dice::new(seed).below(PERIOD as u64);
+        let offset = Random::new(seed).below(PERIOD as u64);
         Self { offset: offset as usize }
     }
 
-    /// `length` bytes from `position` on; at most [`PERIOD`] at a time.
+    /// Returns `length` bytes from `position` on; at most [`PERIOD`].
     pub(crate) fn bytes(self, position: u64, length: usize) -> &'static [u8] {
         assert!(length <= PERIOD, "a slice of the pattern is at most one period long");
         let start = (self.offset as u64 + position) % PERIOD as u64;
         &TABLE[start as usize..start as usize + length]
     }
 
-    /// The first `length` bytes, in memory of their own.
+    /// Returns a copy of the first `length` bytes.
     pub(crate) fn start(self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length);
         while bytes.len() < length {
@@ -49,7 +49,7 @@ impl Pattern {
         bytes
     }
 
-    /// Compares what came back at `position`; the error tells where it went wrong.
+    /// Compares the bytes received at `position`; the error names the first wrong position.
     pub(crate) fn check(self, position: u64, got: &[u8]) -> Result<(), String> {
         for (index, piece) in got.chunks(PERIOD).enumerate() {
             let at = position + (index * PERIOD) as u64;
@@ -65,19 +65,19 @@ impl Pattern {
     }
 }
 
-/// Reproducible choices: the same seed gives the same test.
+/// Reproducible random numbers.
 #[derive(Debug)]
-pub(crate) struct Dice {
+pub(crate) struct Random {
     state: u64,
 }
 
-impl Dice {
-    /// Dice that always roll the sequence of `seed`.
+impl Random {
+    /// Returns the generator for `seed`.
     pub(crate) fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
-    /// The next 64 bits (splitmix64).
+    /// Returns the next 64 bits (splitmix64).
     pub(crate) fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
@@ -86,7 +86,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 to `bound` - 1.
+    /// Returns a number from 0 to `bound` - 1.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }

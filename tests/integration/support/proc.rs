@@ -1,4 +1,4 @@
-//! What the kernel says about processes and sockets.
+//! Processes and sockets as the kernel shows them in `/proc`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,18 +7,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use super::diag::{self, States};
+use super::sock_diag::{self, States};
 
-/// One line of /proc/PID/stat, as far as tests look at it.
+/// Process, from /proc/PID/stat.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
     /// Process id in the namespace of the tests.
     pub(crate) pid: i32,
-    /// The short title (`comm`).
+    /// Short title (`comm`).
     pub(crate) title: String,
     /// `R`unning, `S`leeping, s`T`opped, `Z`ombie, ...
     pub(crate) state: char,
-    /// Who would collect its exit status.
+    /// Parent process, which reaps it.
     pub(crate) ppid: i32,
     /// Process group.
     pub(crate) group: i32,
@@ -26,7 +26,7 @@ pub(crate) struct Process {
     pub(crate) session: i32,
 }
 
-/// One process, or nothing when the pid is free.
+/// Returns a process; `None` if the pid is not in use.
 pub(crate) fn process(pid: i32) -> Option<Process> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The title stands in parentheses and may contain both blanks and parentheses.
@@ -42,28 +42,28 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     })
 }
 
-/// Every process of this machine.
+/// Returns all processes of this machine.
 pub(crate) fn processes() -> Vec<Process> {
     let pids = fs::read_dir("/proc").expect("/proc is mounted").flatten();
     pids.filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?)).collect()
 }
 
-/// Whether the process exists and has not ended (a zombie has).
+/// Returns `true` if the process exists and is no zombie.
 pub(crate) fn is_alive(pid: i32) -> bool {
     process(pid).is_some_and(|process| !matches!(process.state, 'Z' | 'X'))
 }
 
-/// Whether the process is stopped by SIGSTOP or the like.
+/// Returns `true` if the process is stopped by a signal.
 pub(crate) fn is_stopped(pid: i32) -> bool {
     process(pid).is_some_and(|process| process.state == 'T')
 }
 
-/// Whether the process is held by a tracer.
+/// Returns `true` if the process is stopped by a tracer.
 pub(crate) fn is_traced(pid: i32) -> bool {
     process(pid).is_some_and(|process| process.state == 't')
 }
 
-/// The living workers of a controller, slot to pid, told by their titles.
+/// Returns the living workers of a controller, pid by slot, recognized by their titles.
 pub(crate) fn workers_of(controller: i32) -> BTreeMap<u32, i32> {
     let mine = |process: &Process| process.ppid == controller && process.state != 'Z';
     let slot = |title: &str| -> Option<u32> {
@@ -73,19 +73,19 @@ pub(crate) fn workers_of(controller: i32) -> BTreeMap<u32, i32> {
     all.filter_map(|process| Some((slot(&process.title)?, process.pid))).collect()
 }
 
-/// The full title, as `ps` shows it: the argument area with blanks for the NUL bytes.
+/// Returns the full title as `ps` shows it: the argument area with spaces for NUL bytes.
 pub(crate) fn command_line(pid: i32) -> String {
     let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_owned()
 }
 
-/// Whether the environment that the process was started with contains `text`.
+/// Returns `true` if the initial environment of the process contains `text`.
 pub(crate) fn environment_has(pid: i32, text: &str) -> bool {
     let raw = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     raw.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// Time spent on a processor by all threads of the process so far.
+/// Returns the CPU time of all threads of the process.
 pub(crate) fn cpu_time(pid: i32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     tasks.filter_map(|task| Some(schedstat(&task.path())?[0])).sum()
@@ -108,45 +108,45 @@ fn schedstat(task: &Path) -> Option<[Duration; 2]> {
     Some([fields.next()?.ok()?, fields.next()?.ok()?])
 }
 
-/// Time for which the process's only thread ran or waited for a processor so far.
+/// Returns the time that a single-threaded process has run or waited for a processor.
 pub(crate) fn runnable_time(pid: i32) -> Duration {
     let line = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the process lives");
     let words = line.split_whitespace().take(2);
     Duration::from_nanos(words.map(|word| word.parse::<u64>().unwrap()).sum())
 }
 
-/// Anonymous resident memory in bytes: what the process has allocated and touched.
+/// Returns the anonymous resident memory of a process in bytes.
 pub(crate) fn anonymous_memory(pid: i32) -> u64 {
-    // The numbers in `status` are out by up to 64 pages a CPU.
+    // The numbers in `status` are inexact by up to 64 pages per CPU.
     let sums = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process lives");
     let line = sums.lines().find(|line| line.starts_with("Anonymous:")).expect("a sum");
     let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kilobytes * 1024
 }
 
-/// A TCP socket of the machine's table.
+/// TCP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Socket {
-    /// Identity of the socket, shared by all its descriptors.
+    /// Inode, shared by all descriptors of the socket.
     pub(crate) inode: u64,
-    /// Address of its own end.
+    /// Local address.
     pub(crate) local: SocketAddr,
-    /// Address of the other end.
+    /// Remote address.
     pub(crate) remote: SocketAddr,
-    /// Whether it is a listener.
+    /// `true` for a listener.
     pub(crate) listens: bool,
-    /// Number of connections that wait at a listener; bytes that wait to be read elsewhere.
+    /// Connections waiting at a listener; bytes waiting to be read at other sockets.
     pub(crate) queued: usize,
-    /// Whether the kernel runs a keepalive timer for it.
+    /// `true` if the kernel runs a keepalive timer for it.
     pub(crate) keepalive: bool,
 }
 
 /// Returns all TCP sockets that processes in the calling thread's network hold, IPv4 and IPv6.
 pub(crate) fn sockets() -> Vec<Socket> {
-    diag::sockets(States::HELD).unwrap_or_else(|_| sockets_in_tables())
+    sock_diag::sockets(States::HELD).unwrap_or_else(|_| sockets_in_tables())
 }
 
-/// The tables of the calling thread's network.
+/// TCP tables of the calling thread's network namespace.
 const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
 
 /// Reads the sockets from `/proc/net`, for kernels without sock_diag(7).
@@ -156,8 +156,8 @@ fn sockets_in_tables() -> Vec<Socket> {
     text.iter().flat_map(|table| table.lines()).filter_map(socket).collect()
 }
 
-/// All TCP listeners, IPv4 and IPv6. They come first in the tables, and what comes behind them, which
-/// may be tens of thousands of lines, is not read.
+/// Returns all TCP listeners, IPv4 and IPv6. The tables list them first; the remaining lines,
+/// possibly tens of thousands, are not read.
 pub(crate) fn listeners() -> Vec<Socket> {
     let tables = TABLES.map(fs::File::open);
     let listeners = |table| {
@@ -168,16 +168,16 @@ pub(crate) fn listeners() -> Vec<Socket> {
     tables.into_iter().flatten().flat_map(listeners).collect()
 }
 
-/// The numbers of the descriptors that a process has open.
+/// Returns the open descriptors of a process.
 pub(crate) fn descriptors(pid: i32) -> Vec<usize> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").flatten();
     links.filter_map(|link| link.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The listeners that a process holds open.
+/// Returns the listeners that a process holds open.
 pub(crate) fn listeners_of(pid: i32) -> Vec<Socket> {
     let inodes = inodes_of(pid);
-    let all = diag::sockets(States::LISTEN).unwrap_or_else(|_| listeners());
+    let all = sock_diag::sockets(States::LISTEN).unwrap_or_else(|_| listeners());
     let all = all.into_iter();
     all.filter(|socket| socket.listens && inodes.contains(&socket.inode)).collect()
 }
@@ -191,7 +191,7 @@ pub(crate) fn inodes_of(pid: i32) -> Vec<u64> {
         .collect()
 }
 
-/// One line of /proc/net/tcp: number, local, remote, state, queues, timer, ..., inode.
+/// Parses a line of /proc/net/tcp: number, local, remote, state, queues, timer, ..., inode.
 fn socket(line: &str) -> Option<Socket> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     Some(Socket {
@@ -204,7 +204,7 @@ fn socket(line: &str) -> Option<Socket> {
     })
 }
 
-/// `0100007F:1F9A`: words in the machine's byte order, then the port.
+/// Parses an address like `0100007F:1F9A`: 32-bit numbers in the machine's byte order, then the port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (host, port) = text.split_once(':')?;
     let word = |at: usize| u32::from_str_radix(host.get(at * 8..at * 8 + 8)?, 16).ok();

@@ -1,4 +1,4 @@
-//! Kernels that know less: a seccomp filter that answers one socket option with an error.
+//! Simulation of older kernels: a seccomp filter that makes one socket option fail.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -10,7 +10,7 @@ use libc::{
     sock_fprog,
 };
 
-/// A socket option that the kernel refuses, and the error it answers with.
+/// Socket option that the filter rejects, and the error number it returns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refusal {
     pub(crate) level: c_int,
@@ -19,7 +19,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// The filter: each of three checks jumps to the last instruction unless it holds.
+    /// Returns the filter program: each of three checks jumps to the last instruction if it fails.
     fn filter(self) -> Vec<sock_filter> {
         // Offsets in `struct seccomp_data`: the call's number, then from 16 on its arguments.
         let (number, level, option) = (0, 24 + 4 * HIGH_FIRST, 32 + 4 * HIGH_FIRST);
@@ -38,7 +38,7 @@ impl Refusal {
         ]
     }
 
-    /// Puts the filter into force in the process that `command` starts, and in all that it forks.
+    /// Installs the filter in the process that `command` starts and in its descendants.
     pub(crate) fn install(self, command: &mut Command) {
         let mut filter = self.filter();
         let install = move || {
@@ -55,7 +55,7 @@ impl Refusal {
     }
 }
 
-/// Where the lower half of a 64-bit argument stands: the second on big-endian machines.
+/// Index of the lower half of a 64-bit argument: 1 on big-endian machines.
 const HIGH_FIRST: u32 = cfg!(target_endian = "big") as u32;
 
 fn statement(code: u32, k: u32) -> sock_filter {

@@ -1,4 +1,4 @@
-//! The guard around one server: starts nothing itself, but ends everything, and looks twice.
+//! Guard of one server: kills all its processes on drop and fails the test if one outlived the controller.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,18 +13,18 @@ use super::client::Client;
 use super::log::{Line, Log};
 use super::{SOON, proc, secs, try_for, wait_for, wait_until};
 
-/// A running server. When it goes out of scope everything that belongs to it is killed, and the
-/// test fails if something outlived a controller that had ended by itself.
+/// Running server. Dropping it kills all its processes; the test fails if a process
+/// outlived a controller that had exited.
 pub(crate) struct Server {
-    /// What was started: the controller, or the wrapper around it.
+    /// Started process: the controller or a wrapper.
     process: Child,
-    /// Set once `process` has ended and been collected.
+    /// Exit status of `process`, once reaped.
     exit: Option<std::process::ExitStatus>,
-    /// The controller's pid; differs from `process` under wrappers that fork, and with --daemon.
+    /// Pid of the controller; differs from `process` under wrappers that fork, and with --daemon.
     controller: i32,
-    /// Stands in the environment of every process of this server.
+    /// Text in the environment of every process of this server.
     tag: String,
-    /// Where it listens, in the order of the `serving on` line.
+    /// Addresses of the listeners, in the order of the `serving on` line.
     addresses: Vec<SocketAddr>,
     /// Standard error.
     pub(crate) log: Log,
@@ -41,7 +41,7 @@ impl Server {
         Self { process, exit: None, controller, tag, addresses: Vec::new(), log, stdout }
     }
 
-    /// Waits for the `serving on` line and takes the addresses from it.
+    /// Waits for the `serving on` line and reads the addresses from it.
     #[track_caller]
     pub(crate) fn wait_serving(&mut self, limit: Duration) {
         let line = try_for(limit, || {
@@ -56,7 +56,7 @@ impl Server {
         assert!(!self.addresses.is_empty(), "the `serving on` line names addresses");
     }
 
-    /// For servers that log nothing: waits until `workers` listen, as the kernel tells it.
+    /// Waits until the kernel lists listeners of this number of workers, for servers that log nothing.
     #[track_caller]
     pub(crate) fn wait_listening(&mut self, workers: usize) {
         let found = wait_for(SOON, "every worker listens", || {
@@ -68,7 +68,7 @@ impl Server {
         self.addresses = vec![found];
     }
 
-    /// The pids that the log names are the pids that the kernel knows as workers.
+    /// Fails unless the log names exactly the pids of the workers.
     #[track_caller]
     pub(crate) fn assert_log_names_the_workers(&self) {
         let logged = self.logged_workers();
@@ -76,19 +76,19 @@ impl Server {
         wait_until(SOON, "the workers of the log are those of /proc", || self.workers() == logged);
     }
 
-    /// Slot to pid by the `worker ready` lines; the last line of a slot counts.
+    /// Returns pid by slot, from the last `worker ready` line of each slot.
     pub(crate) fn logged_workers(&self) -> BTreeMap<u32, i32> {
         let ready = self.log.with("worker ready");
         let pair = |line: &Line| Some((line.number("slot")? as u32, line.number("worker_pid")?));
         ready.iter().filter_map(pair).map(|(slot, pid)| (slot, pid as i32)).collect()
     }
 
-    /// Slot to pid of the living workers, as the kernel tells it.
+    /// Returns pid by slot of the living workers.
     pub(crate) fn workers(&self) -> BTreeMap<u32, i32> {
         proc::workers_of(self.controller)
     }
 
-    /// The pid of the only worker, or of the one with the lowest slot.
+    /// Returns the pid of the worker with the lowest slot.
     pub(crate) fn worker(&self) -> i32 {
         *self.workers().values().next().expect("a worker lives")
     }
@@ -96,25 +96,30 @@ impl Server {
     /// Returns the pid of the worker that holds the server's end of this connection.
     #[track_caller]
     pub(crate) fn worker_of(&self, client: &Client) -> i32 {
-        let port = client.stream().local_addr().expect("it is connected").port();
         wait_for(SOON, "a worker serves the client", || {
-            let ours = |one: &proc::Socket| !one.listens && one.remote.port() == port;
-            let inode = proc::sockets().into_iter().find(ours)?.inode;
-            self.workers().into_values().find(|&pid| proc::inodes_of(pid).contains(&inode))
+            self.workers().into_values().find(|&pid| self.is_served_by(client, pid))
         })
     }
 
-    /// The controller's pid.
+    /// Returns `true` if the process holds the server's end of this connection.
+    pub(crate) fn is_served_by(&self, client: &Client, pid: i32) -> bool {
+        let port = client.stream().local_addr().expect("it is connected").port();
+        let ours = |one: &proc::Socket| !one.listens && one.remote.port() == port;
+        let socket = proc::sockets().into_iter().find(ours);
+        socket.is_some_and(|socket| proc::inodes_of(pid).contains(&socket.inode))
+    }
+
+    /// Returns the pid of the controller.
     pub(crate) fn controller(&self) -> i32 {
         self.controller
     }
 
-    /// Tells the guard that the controller is another process than the one that was started.
+    /// Sets the pid of the controller, if the started process is a different one.
     pub(crate) fn controller_is(&mut self, pid: i32) {
         self.controller = pid;
     }
 
-    /// Makes the child of the wrapper process the controller.
+    /// Sets the controller to the child of the wrapper process.
     #[track_caller]
     pub(crate) fn controller_is_inside(&mut self) {
         let wrapper = self.controller;
@@ -122,28 +127,28 @@ impl Server {
         self.controller = inside.expect("the wrapper has started the controller").pid;
     }
 
-    /// Where a client of this machine reaches the first listener.
+    /// Returns the address by which a local client reaches the first listener.
     pub(crate) fn address(&self) -> SocketAddr {
         reachable(self.addresses[0])
     }
 
-    /// All listeners, as they are bound.
+    /// Returns the bound addresses of all listeners.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The port of the first listener.
+    /// Returns the port of the first listener.
     pub(crate) fn port(&self) -> u16 {
         self.addresses[0].port()
     }
 
-    /// A new client of this server.
+    /// Connects a client.
     #[track_caller]
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.address())
     }
 
-    /// A fresh connection is served.
+    /// Fails unless a new connection is served.
     #[track_caller]
     pub(crate) fn assert_echoes(&self) {
         let mut client = self.connect();
@@ -151,7 +156,7 @@ impl Server {
         client.finish();
     }
 
-    /// Processor time that controller and workers have used so far.
+    /// Returns the CPU time of the controller and the workers.
     pub(crate) fn cpu_time(&self) -> Duration {
         self.family().into_iter().map(proc::cpu_time).sum()
     }
@@ -162,13 +167,13 @@ impl Server {
         kill(Pid::from_raw(self.controller), signal).expect("the controller lives");
     }
 
-    /// Sends a signal to the whole group, as the terminal does on Ctrl-C.
+    /// Sends a signal to the process group, like the terminal on Ctrl-C.
     #[track_caller]
     pub(crate) fn signal_group(&self, signal: Signal) {
         killpg(Pid::from_raw(self.process.id() as i32), signal).expect("the group lives");
     }
 
-    /// The exit code of what was started, once it has ended; `Some(-1)` for a signal.
+    /// Returns the exit code of the started process if it has exited; `Some(-1)` for a signal.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         if self.exit.is_none() {
             self.exit = self.process.try_wait().expect("the process is ours to wait for");
@@ -176,21 +181,21 @@ impl Server {
         self.exit.map(|status| status.code().unwrap_or(-1))
     }
 
-    /// Waits for the end of what was started; the exit code, or nothing when a signal ended it.
+    /// Waits until the started process exits; returns the exit code, `None` for a signal.
     #[track_caller]
     pub(crate) fn wait_exit(&mut self, limit: Duration) -> Option<i32> {
         let code = wait_for(limit, "the process ends", || self.exit_code());
         (code >= 0).then_some(code)
     }
 
-    /// TERM, and everything that must follow from it on a server without clients.
+    /// Stops a server without clients by TERM and expects exit code 0.
     #[track_caller]
     pub(crate) fn stop(mut self) {
         self.signal(Signal::SIGTERM);
         assert_eq!(self.wait_exit(SOON), Some(0), "exit code after TERM");
     }
 
-    /// What an ended process has written: stdout, then stderr.
+    /// Returns the lines that an exited process wrote to stdout and stderr.
     pub(crate) fn into_output(mut self) -> (Vec<String>, Vec<String>) {
         self.stdout.join();
         self.log.join();
@@ -198,7 +203,7 @@ impl Server {
         (texts(&self.stdout), texts(&self.log))
     }
 
-    /// The living processes of this server, found by group, session and environment.
+    /// Returns the living processes of this server, found by group, session, and environment.
     pub(crate) fn family(&self) -> Vec<i32> {
         let leader = self.process.id() as i32;
         let mine = |process: &proc::Process| {
@@ -211,12 +216,12 @@ impl Server {
         proc::processes().into_iter().filter(mine).map(|process| process.pid).collect()
     }
 
-    /// Kills whatever is left, and whatever that starts meanwhile.
+    /// Kills the remaining processes; returns `true` if none is left.
     fn kill_everything(&mut self) -> bool {
         try_for(secs(5), || {
             let family = self.family();
             for &pid in &family {
-                // Already gone is as good as killed.
+                // An error means that the process has exited.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
             let collected = self.exit_code().is_some();
@@ -237,7 +242,7 @@ impl Drop for Server {
         self.log.resume();
         self.stdout.resume();
         if all_gone {
-            // Nobody is left to write, so the pipes end.
+            // No writer is left, so the pipes end.
             self.log.join();
             self.stdout.join();
         }
@@ -251,13 +256,13 @@ impl Drop for Server {
     }
 }
 
-/// Every socket address in a line of text or JSON.
+/// Returns the socket addresses in a line of text or JSON.
 fn addresses_in(line: &str) -> Vec<SocketAddr> {
     line.split([' ', ',', '"']).filter_map(|word| word.parse().ok()).collect()
 }
 
-/// The address by which a client reaches a listener that may be bound to "every address". A dual
-/// stack listener is met by IPv4: that works on machines without IPv6, too.
+/// Returns the address by which a client reaches a listener, also one bound to a wildcard. A dual
+/// stack listener is reached by IPv4, which works on machines without IPv6, too.
 pub(crate) fn reachable(bound: SocketAddr) -> SocketAddr {
     match bound.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) | IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {

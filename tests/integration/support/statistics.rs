@@ -1,11 +1,11 @@
-//! What the daemon tells of itself on SIGUSR2.
+//! Statistics as the daemon dumps them on SIGUSR2.
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{SOON, Server, wait_for};
 
-/// All figures now, as the controller writes them to standard output.
+/// Returns a stats dump, which the controller writes to standard output.
 #[track_caller]
 pub(crate) fn stats(server: &Server) -> Value {
     let before = server.stdout.lines().len();
@@ -15,14 +15,14 @@ pub(crate) fn stats(server: &Server) -> Value {
     serde_json::from_str(&line.text).unwrap_or_else(|error| panic!("{error}: {}", line.text))
 }
 
-/// A number among the totals, or one of a kind: `total(&stats, "connections_closed/idle")`.
+/// Returns a total: `total(&stats, "connections_closed/idle")`.
 #[track_caller]
 pub(crate) fn total(stats: &Value, name: &str) -> u64 {
     let found = stats.pointer(&format!("/totals/{name}")).and_then(Value::as_u64);
     found.unwrap_or_else(|| panic!("no {name} in {}", stats["totals"]))
 }
 
-/// The sum of a number over all slots: `sum(&stats, "restarts/signal")`.
+/// Returns the sum of a number over all slots: `sum(&stats, "restarts/signal")`.
 #[track_caller]
 pub(crate) fn sum(stats: &Value, name: &str) -> u64 {
     let slots = stats["slots"].as_array().expect("there are slots");

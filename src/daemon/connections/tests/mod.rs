@@ -1,0 +1,10 @@
+//! Tests of the table, of the life of a connection, and of the way of every byte.
+
+mod drain;
+mod life;
+mod model;
+mod script;
+mod splice;
+mod table;
+mod timeouts;
+mod world;

@@ -42,7 +42,7 @@ done
 cd "$(dirname "$0")" || exit 1
 command -v cargo >/dev/null || PATH=$PATH:${HOME:-/root}/.cargo/bin
 if ! command -v cargo >/dev/null; then
-    echo "test.sh: cargo is not installed (see README.md)" >&2
+    echo "test.sh: cargo is not installed (see docs/install.md)" >&2
     exit 1
 fi
 
@@ -96,6 +96,8 @@ documentation() {
 tests() {
     local round code
     local -x TCP_ECHO_SKIPS=$skips
+    # Most tests wait for timeouts.
+    local -x RUST_TEST_THREADS=$((2 * $(nproc)))
     cargo test --locked | tee "$tmp/tests"
     code=$?
     sed -n "s/^test \(.*\) \.\.\. \(ignored.*\)/$SKIPPED \1 (\2)/p" "$tmp/tests" >>"$skips"
@@ -259,6 +261,12 @@ containers() {
     part tests/docker.sh "${options[@]}"
 }
 
+# --- The README and the book ---------------------------------------------------------------------
+
+book() {
+    part tests/docs.sh
+}
+
 # --- What is shipped beside the program ----------------------------------------------------------
 
 deployment() {
@@ -284,6 +292,7 @@ step "dependencies: cargo deny check bans licenses sources" dependencies
 step "advisories: cargo deny check advisories" advisories
 step "scripts: shellcheck" shell_scripts
 step "memory: valgrind" memory
+step "book: tests/docs.sh" book
 step "deployment: tests/deploy.sh" deployment
 step "package: tests/package.sh" package
 step "containers: tests/docker.sh" containers

@@ -4,6 +4,15 @@
 //! Events only mark a connection and put it into the queue; [`Connections::work`] drives each one in
 //! the queue once. So a loop iteration is bounded by the number of open connections, however fast a
 //! client sends.
+//!
+//! | question | answer |
+//! |---|---|
+//! | where does a timeout end a connection? | `timeouts`: `Connections::check_deadline` |
+//! | how does a drain end connections? | `timeouts`: [`Connections::drain`] shortens their deadlines |
+//! | where are pending bytes kept? | `write_buffer` |
+//! | what happens to unsent bytes if a client does not read? | `timeouts`: the write timeout resets the connection |
+//! | how are bytes received, answered, and sent? | `connection::steps` |
+//! | when are bytes spliced instead of copied? | `bulk`; the pipes are in `pipes` |
 
 mod buffers;
 mod bulk;
@@ -21,7 +30,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -33,7 +41,7 @@ use self::buffers::BufferPool;
 use self::connection::{Connection, Context, Next};
 use self::pipes::PipePool;
 use self::record::{Record, Recorder};
-use self::timeouts::{Timeout, Timeouts};
+use self::timeouts::Timeouts;
 use self::transport::{SplicePipe, Transport};
 use self::trim::TrimPolicy;
 use crate::config::{ConnectionConfig, IdleClose, Splice};
@@ -62,6 +70,8 @@ macro_rules! context {
         }
     };
 }
+
+use context;
 
 /// Memory and pipes for pending writes.
 #[derive(Debug)]
@@ -246,24 +256,6 @@ impl<'a, S: Service, X: Transport> Connections<'a, S, X> {
         }
     }
 
-    /// Begins to drain: from now on a connection ends once it is quiet, at a random point of `spread` if
-    /// there is one.
-    pub fn drain(&mut self, now: Tick, spread: Option<Duration>) {
-        self.draining = true;
-        self.idle_close = IdleClose::Fin;
-        self.idle_message = Box::default();
-        self.timeouts = match spread {
-            Some(spread) => self.timeouts.retiring(now, spread),
-            None => self.timeouts.draining(),
-        };
-        for (key, connection) in &mut self.table {
-            let deadline = connection.deadline(&self.timeouts);
-            if deadline < connection.armed {
-                connection.armed = self.timers.arm(deadline, key as u32);
-            }
-        }
-    }
-
     /// Returns unused memory and pipes to the system. Called once a second.
     pub fn housekeeping(&mut self) {
         self.pools.buffers.shrink();
@@ -295,57 +287,6 @@ impl<'a, S: Service, X: Transport> Connections<'a, S, X> {
             log_access(&mut self.recorder, record, reason);
         }
         reset
-    }
-
-    fn fire_timers(&mut self, now: Tick) {
-        self.timers.advance(now, &mut self.due);
-        while let Some((fired, key)) = self.due.pop() {
-            // Any other entry was superseded by an earlier one, or is a former connection's. (A former
-            // connection's entry for the same tick only causes a second check.)
-            match self.table.get(key as usize) {
-                Some(connection) if connection.armed == fired => {
-                    self.check_deadline(token_of(key as usize, connection.generation), now);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn check_deadline(&mut self, token: Token, now: Tick) {
-        let Some(connection) = find(&mut self.table, token) else { return };
-        if connection.is_due(&self.timeouts, now) {
-            // The kernel may have bytes or room that no event has reported yet, if this process was
-            // stopped, or the batch of events was full.
-            let mut context = context!(self, now);
-            match connection.recheck(&mut context) {
-                Next::Wait => {}
-                Next::Again => enqueue(&mut self.queue, connection, token),
-                Next::Close(reason) => return self.close(token, reason, now),
-            }
-        }
-        if connection.deadline(&self.timeouts) > now {
-            let check = connection.next_check(&self.timeouts, now);
-            connection.armed = self.timers.arm(check, key_of(token));
-            return;
-        }
-        connection.armed = Tick::NEVER;
-        match connection.timeout() {
-            Timeout::Linger(reason) => self.close(token, reason, now),
-            Timeout::Write => {
-                connection.reset_on_close();
-                self.close(token, Reason::WriteTimeout, now);
-            }
-            Timeout::Idle if self.idle_close == IdleClose::Reset => {
-                connection.reset_on_close();
-                self.close(token, Reason::Idle, now);
-            }
-            Timeout::Idle => {
-                let reason = if self.draining { Reason::Drain } else { Reason::Idle };
-                let mut context = context!(self, now);
-                connection.begin_close(reason, &self.idle_message, &mut context);
-                enqueue(&mut self.queue, connection, token);
-            }
-        }
     }
 
     fn close(&mut self, token: Token, reason: Reason, now: Tick) {

@@ -1,8 +1,17 @@
 //! Timeouts of a connection: idle, write, linger, and the jitter of a drain.
+//!
+//! [`Timeouts`] computes deadlines and is pure. The timers of [`Connections`] end the connections whose
+//! deadline has passed; a drain shortens the deadlines.
 
 use std::time::Duration;
 
-use crate::config::ConnectionConfig;
+use mio::Token;
+
+use super::connection::{Context, Next};
+use super::transport::Transport;
+use super::{Connections, context, enqueue, find, key_of, token_of};
+use crate::config::{ConnectionConfig, IdleClose};
+use crate::daemon::services::Service;
 use crate::daemon::stats::Reason;
 use crate::event_loop::timers::{Tick, Wait};
 
@@ -85,6 +94,79 @@ pub(super) enum Timeout {
     Write,
     /// The client has to send its FIN. The connection is closed for this reason.
     Linger(Reason),
+}
+
+impl<S: Service, X: Transport> Connections<'_, S, X> {
+    /// Begins to drain: from now on a connection ends once it is quiet, at a random point of `spread` if
+    /// there is one.
+    pub fn drain(&mut self, now: Tick, spread: Option<Duration>) {
+        self.draining = true;
+        self.idle_close = IdleClose::Fin;
+        self.idle_message = Box::default();
+        self.timeouts = match spread {
+            Some(spread) => self.timeouts.retiring(now, spread),
+            None => self.timeouts.draining(),
+        };
+        for (key, connection) in &mut self.table {
+            let deadline = connection.deadline(&self.timeouts);
+            if deadline < connection.armed {
+                connection.armed = self.timers.arm(deadline, key as u32);
+            }
+        }
+    }
+
+    /// Checks the connections whose timers have fired.
+    pub(super) fn fire_timers(&mut self, now: Tick) {
+        self.timers.advance(now, &mut self.due);
+        while let Some((fired, key)) = self.due.pop() {
+            // Any other entry was superseded by an earlier one, or is a former connection's. (A former
+            // connection's entry for the same tick only causes a second check.)
+            match self.table.get(key as usize) {
+                Some(connection) if connection.armed == fired => {
+                    self.check_deadline(token_of(key as usize, connection.generation), now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Closes or begins to close a connection whose deadline has passed; otherwise arms its timer again.
+    fn check_deadline(&mut self, token: Token, now: Tick) {
+        let Some(connection) = find(&mut self.table, token) else { return };
+        if connection.is_due(&self.timeouts, now) {
+            // The kernel may have bytes or room that no event has reported yet, if this process was
+            // stopped, or the batch of events was full.
+            let mut context = context!(self, now);
+            match connection.recheck(&mut context) {
+                Next::Wait => {}
+                Next::Again => enqueue(&mut self.queue, connection, token),
+                Next::Close(reason) => return self.close(token, reason, now),
+            }
+        }
+        if connection.deadline(&self.timeouts) > now {
+            let check = connection.next_check(&self.timeouts, now);
+            connection.armed = self.timers.arm(check, key_of(token));
+            return;
+        }
+        connection.armed = Tick::NEVER;
+        match connection.timeout() {
+            Timeout::Linger(reason) => self.close(token, reason, now),
+            Timeout::Write => {
+                connection.reset_on_close();
+                self.close(token, Reason::WriteTimeout, now);
+            }
+            Timeout::Idle if self.idle_close == IdleClose::Reset => {
+                connection.reset_on_close();
+                self.close(token, Reason::Idle, now);
+            }
+            Timeout::Idle => {
+                let reason = if self.draining { Reason::Drain } else { Reason::Idle };
+                let mut context = context!(self, now);
+                connection.begin_close(reason, &self.idle_message, &mut context);
+                enqueue(&mut self.queue, connection, token);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,8 @@
 //! The pending write of a connection: bytes that the kernel did not take yet.
+//!
+//! If the client does not read, the write timeout (`timeouts`) or the drain deadline
+//! (`Connections::reset_all`) resets the connection, which discards the bytes. `Connection::finish`
+//! counts them.
 
 use std::io;
 

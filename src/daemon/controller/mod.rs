@@ -8,9 +8,9 @@
 //! | `fleet` | all decisions, pure: the `supervisor` and the `queues` |
 //! | `supervisor` | which processes to start, replace, and kill; order of replacement in a reload |
 //! | `restart_backoff` | delay before a failed process is restarted |
-//! | `queues` | which process accepts from which queue; takeover when a worker hangs; closing after a reload |
+//! | `queues` | which process accepts from which queue; takeover and steering when a worker hangs; closing after a reload |
 //! | `children` | table of processes, and forking them |
-//! | `sockets` | descriptors: listeners, address reservations, steering, socket activation |
+//! | `sockets` | descriptors: listeners, address reservations, steering programs, socket activation |
 //! | [`reload`] | configuration check, state handover, exec |
 //! | `publish` | statistics, event history, log lines, stats dump, state file, service manager |
 //!

@@ -19,7 +19,7 @@ use super::reload::handover::Handover;
 use super::reload::restore;
 use super::sockets::admin_listener::AdminListener;
 use super::sockets::reservations;
-use super::sockets::steering::Steering;
+use super::sockets::steering_programs::SteeringPrograms;
 use super::sockets::{Sockets, socket_activation};
 use super::supervisor::{Plan, Supervisor};
 use super::{Controller, ControllerError, Inputs, Program};
@@ -111,7 +111,7 @@ impl Resources {
         let state_file = restore::state_file(config, handover.state_file.take())?;
         sockets.retune(&config.listen, &queues);
         let groups = queues.steering().into_iter().map(|(address, ..)| address);
-        sockets.steering = Steering::of(groups);
+        sockets.steering = SteeringPrograms::of(groups);
         let blocks = handover.workers.iter().map(|worker| worker.block);
         let blocks: Vec<BlockId> = blocks.chain(admins.iter().map(|(.., block)| *block)).collect();
         let statistics = Statistics::resume(adopt_descriptor(handover.statistics)?, &blocks)?;

@@ -8,7 +8,7 @@
 //!
 //! | question | answer |
 //! |---|---|
-//! | who gets the new connections of a hung worker? | [`Queues::steering`]: the other queues; `Reconciliation::attend`: another worker takes over its queue |
+//! | who gets the new connections of a hung worker? | `steering`: [`Queues::steering`] selects the other queues; `reconcile`: `Reconciliation::attend` lets another worker take over its queue |
 //! | when is a listener closed after a reload? | `Reconciliation::close`: once its last holder has drained and released it |
 //! | what happens to the queues when the daemon stops? | `Reconciliation::stop` |
 //! | how do the queues survive a reload? | `serialize` |
@@ -21,6 +21,7 @@
 mod queue;
 mod reconcile;
 mod serialize;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -305,51 +306,5 @@ impl Queues {
     /// again since.
     pub(crate) fn is_to_be_closed(&self, id: QueueId) -> bool {
         self.all.get(&id).is_some_and(|queue| queue.close_requested && queue.holds.is_empty())
-    }
-
-    /// Returns the positions in each group that get new connections, and any member of the group.
-    /// `None` means all positions, which the kernel's hash balances best.
-    pub(crate) fn steering(&self) -> Vec<(SocketAddr, QueueId, Option<Vec<u16>>)> {
-        let mut groups = Vec::new();
-        for (address, members) in &self.groups {
-            if self.is_external(*address) || members.is_empty() {
-                continue;
-            }
-            // If no slot's own worker is healthy, the next best queue is attended by another
-            // healthy worker, and then any queue that is not closing.
-            let preferences: [&dyn Fn(&Queue) -> bool; 3] =
-                [&|it| self.is_served(it), &|it| self.is_taken_over(it), &|it| {
-                    it.closing.is_none()
-                }];
-            let choose = |fit: &&dyn Fn(&Queue) -> bool| {
-                let fits = |id: &QueueId| self.all.get(id).is_some_and(fit);
-                let fit = (0..).zip(members).filter(|(_, id)| fits(id));
-                let positions: Vec<u16> = fit.map(|(position, _)| position).collect();
-                (!positions.is_empty()).then_some(positions)
-            };
-            let positions = preferences.iter().find_map(choose).unwrap_or_default();
-            let all = positions.is_empty() || positions.len() == members.len();
-            groups.push((*address, members[0], (!all).then_some(positions)));
-        }
-        groups
-    }
-
-    /// Returns `true` if a healthy worker of any slot attends an open queue.
-    fn is_taken_over(&self, queue: &Queue) -> bool {
-        let healthy = self.seen.slots.iter().filter(|slot| slot.healthy);
-        let mut workers = healthy.filter_map(|slot| slot.worker);
-        queue.closing.is_none() && workers.any(|pid| queue.is_attended_by(pid))
-    }
-
-    /// Returns `true` if the slot's own healthy worker attends an open queue.
-    fn is_served(&self, queue: &Queue) -> bool {
-        let slot = self.seen.slot(queue.slot);
-        let worker = slot.filter(|slot| slot.healthy).and_then(|slot| slot.worker);
-        queue.closing.is_none() && worker.is_some_and(|pid| queue.is_attended_by(pid))
-    }
-
-    /// Returns `true` if another program opened sockets of this address.
-    fn is_external(&self, address: SocketAddr) -> bool {
-        self.all.values().any(|queue| queue.kind == Kind::External(address))
     }
 }

@@ -8,7 +8,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `queue_effects` | actions of [`super::queues`]: grants, releases, closing |
-//! | `steering` | programs that keep new connections away from unhealthy workers |
+//! | `steering_programs` | programs that keep new connections away from unhealthy workers |
 //! | `reservations` | address reservations |
 //! | `socket_activation` | sockets passed by the service manager |
 //! | `admin_listener` | socket of the admin process |
@@ -17,7 +17,7 @@ pub(crate) mod admin_listener;
 mod queue_effects;
 pub(crate) mod reservations;
 pub(crate) mod socket_activation;
-pub(crate) mod steering;
+pub(crate) mod steering_programs;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,7 +26,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::warn;
 
-use self::steering::Steering;
+use self::steering_programs::SteeringPrograms;
 use crate::config::{Endpoint, ListenConfig};
 use crate::daemon::controller::queues::{Kind, Queues};
 use crate::daemon::ids::{QueueId, SlotId};
@@ -51,7 +51,7 @@ pub(crate) struct Sockets {
     pub(crate) passed: Vec<Endpoint>,
     pub(crate) listening: BTreeMap<QueueId, OwnedFd>,
     pub(crate) handoff: BTreeMap<QueueId, HandoffEnds>,
-    pub(crate) steering: Steering,
+    pub(crate) steering: SteeringPrograms,
     /// `true` once no new connections are accepted.
     pub(crate) closing: bool,
 }

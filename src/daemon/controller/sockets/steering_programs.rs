@@ -1,4 +1,5 @@
-//! Steering: keeps new connections away from workers that hang, crash, or are about to be replaced.
+//! Steering programs: attached to groups, they keep new connections away from workers that hang, crash,
+//! or are about to be replaced. `queues::steering` decides who gets the connections.
 //!
 //! A program in the kernel selects a random member of a `SO_REUSEPORT` group among those with a
 //! healthy worker. It is attached only while some slot is unhealthy; otherwise the kernel's hash is
@@ -23,7 +24,7 @@ const _: () = assert!(steering::MOST_MEMBERS >= SlotId::MAX.0 as usize);
 
 /// Steering programs of the groups.
 #[derive(Debug, Default)]
-pub(crate) struct Steering {
+pub(crate) struct SteeringPrograms {
     groups: BTreeMap<SocketAddr, Group>,
     /// `true` if the kernel cannot detach a program (Linux before 5.3).
     cannot_detach: bool,
@@ -72,8 +73,8 @@ enum Failure {
     StillFailing,
 }
 
-impl Steering {
-    /// Returns the steering of an image that has restored these groups.
+impl SteeringPrograms {
+    /// Returns the programs of an image that has restored these groups.
     pub(crate) fn of(groups: impl IntoIterator<Item = SocketAddr>) -> Self {
         let unknown = || Group { program: Program::Unknown, retry_at: None };
         let groups = groups.into_iter().map(|address| (address, unknown())).collect();
@@ -180,7 +181,7 @@ mod tests {
 
     /// Carries out all steps at `now` on a kernel that answers `errno` to a step, and returns them.
     fn steps(
-        steering: &mut Steering,
+        steering: &mut SteeringPrograms,
         wanted: Option<&[u16]>,
         now: Instant,
         errno: impl Fn(&Step) -> Option<i32>,
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_program_is_attached_in_trouble_and_detached_afterwards() {
-        let (mut steering, now) = (Steering::default(), Instant::now());
+        let (mut steering, now) = (SteeringPrograms::default(), Instant::now());
         let mut steps = |wanted| steps(&mut steering, wanted, now, |_| None);
         assert!(steps(HEALTHY).is_empty(), "nothing is attached");
         assert_eq!(steps(TROUBLE), ["Attach([0, 2])"]);
@@ -214,15 +215,15 @@ mod tests {
 
     #[test]
     fn a_program_of_the_previous_image_is_detached() {
-        let (mut steering, now) = (Steering::of([address()]), Instant::now());
+        let (mut steering, now) = (SteeringPrograms::of([address()]), Instant::now());
         assert_eq!(steps(&mut steering, HEALTHY, now, |_| None), ["Detach"]);
-        let mut steering = Steering::of([address()]);
+        let mut steering = SteeringPrograms::of([address()]);
         assert_eq!(steps(&mut steering, TROUBLE, now, |_| None), ["Attach([0, 2])"]);
     }
 
     #[test]
     fn without_detach_a_program_defers_to_the_hash() {
-        let (mut steering, now) = (Steering::default(), Instant::now());
+        let (mut steering, now) = (SteeringPrograms::default(), Instant::now());
         let mut steps = |wanted| steps(&mut steering, wanted, now, old_kernel);
         assert!(steps(HEALTHY).is_empty());
         assert_eq!(steps(TROUBLE), ["Attach([0, 2])"]);
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_failure_for_lack_of_memory_is_retried() {
-        let (mut steering, now) = (Steering::default(), Instant::now());
+        let (mut steering, now) = (SteeringPrograms::default(), Instant::now());
         let no_memory = |_: &Step| Some(libc::ENOMEM);
         assert_eq!(steps(&mut steering, TROUBLE, now, no_memory), ["Attach([0, 2])"]);
         assert!(steps(&mut steering, TROUBLE, now, no_memory).is_empty(), "not at once");
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn repeated_failures_log_one_warning() {
-        let (mut steering, now) = (Steering::default(), Instant::now());
+        let (mut steering, now) = (SteeringPrograms::default(), Instant::now());
         let mut fail = |errno: Option<i32>| {
             let error = errno.map(io::Error::from_raw_os_error);
             steering.record_result(address(), Step::Attach(vec![1]), error.as_ref(), now)
@@ -260,7 +261,7 @@ mod tests {
     fn only_a_permanent_error_disables_steering() {
         let now = Instant::now();
         for errno in [libc::ENOPROTOOPT, libc::EPERM, libc::EINVAL] {
-            let mut steering = Steering::default();
+            let mut steering = SteeringPrograms::default();
             assert_eq!(steps(&mut steering, TROUBLE, now, |_| Some(errno)).len(), 1);
             let much_later = now + 1000 * RETRY;
             assert!(steps(&mut steering, TROUBLE, much_later, |_| None).is_empty());

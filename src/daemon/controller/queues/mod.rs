@@ -9,8 +9,8 @@
 //! | question | answer |
 //! |---|---|
 //! | who gets the new connections of a hung worker? | `steering`: [`Queues::steering`] selects the other queues; `reconcile`: `Reconciliation::attend` lets another worker take over its queue |
-//! | when is a listener closed after a reload? | `Reconciliation::close`: once its last holder has drained and released it |
-//! | what happens to the queues when the daemon stops? | `Reconciliation::stop` |
+//! | when is a listener closed after a reload? | `reconcile::close`: once its last holder has drained and released it |
+//! | what happens to the queues when the daemon stops? | `reconcile::close`: `Reconciliation::stop` |
 //! | how do the queues survive a reload? | `serialize` |
 //!
 //! It is pure: processes, acknowledgments, and time come in, [`Action`]s come out. A process holds

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use tcp_echo::cli::{Cli, EarlyExit, SideCommand};
 use tcp_echo::config::{Config, ConfigError, Fault, print};
-use tcp_echo::daemon::controller::reload::handover::{self, Handover};
+use tcp_echo::daemon::controller::reload::state_handover::{self, Handover};
 use tcp_echo::daemon::controller::{self, Program};
 use tcp_echo::daemon::{admin, worker};
 use tcp_echo::exit::Exit;
@@ -86,7 +86,7 @@ fn take_over(config: Result<Config, ConfigError>, handover: Handover, faults: &[
 /// Runs `--check-config`. The answer to a daemon that is about to become this build also has the version
 /// of the handover.
 fn confirm(config: &Config) -> io::Result<Exit> {
-    let answer = handover::version_answer();
+    let answer = state_handover::version_answer();
     if answer.is_some() {
         if let Err(reason) = controller::preflight(config) {
             return Ok(fail(reason, Exit::Failure));

@@ -45,7 +45,7 @@ use self::fleet::{Action, Fleet};
 use self::publish::service_manager::ServiceManager;
 use self::publish::{Publisher, log};
 use self::reload::Reload;
-use self::reload::handover::{self, Handover};
+use self::reload::state_handover::{self, Handover};
 use self::sockets::Sockets;
 use self::sockets::admin_listener::AdminListener;
 use self::startup::Resources;
@@ -202,7 +202,7 @@ pub fn run(
 /// [`ControllerError::Descriptors`] or [`ControllerError::AccessLog`].
 pub fn preflight(config: &Config) -> Result<(), ControllerError> {
     access_log::check(&config.log)?;
-    log::check_descriptors(descriptors::raise_limit()?, config, handover::draining())
+    log::check_descriptors(descriptors::raise_limit()?, config, state_handover::draining())
 }
 
 /// Returns the number of descriptors that the controller needs for this configuration.

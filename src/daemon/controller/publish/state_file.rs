@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use tracing::{info, warn};
 
 use crate::daemon::controller::Controller;
-use crate::daemon::controller::reload::handover::HandoverState;
+use crate::daemon::controller::reload::state_handover::HandoverState;
 use crate::daemon::stats::saved::{self, ParseError, SavedTotals};
 use crate::daemon::stats::{FleetField, Layout};
 use crate::sys::clock::unix_ms;

@@ -1,11 +1,11 @@
 //! Reload and upgrade: the next build checks its configuration, then this process executes it.
 //!
-//! The [`handover`] carries the state across exec(2), and `restore` rebuilds the controller from
+//! The [`state_handover`] carries the state across exec(2), and `restore` rebuilds the controller from
 //! it. The supervisor of the new image replaces the workers. Listeners that the new configuration
-//! does not want are closed by `queues` once no worker holds them.
+//! does not want are closed by `queues` (`reconcile::close`) once no worker holds them.
 
-pub mod handover;
 pub(crate) mod restore;
+pub mod state_handover;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tracing::{error, info};
 
-use self::handover::{
+use self::state_handover::{
     DRAINING, Handover, HandoverAdmin, HandoverVersion1, HandoverWorker, VARIABLE, VERSION,
     is_compatible,
 };

@@ -13,7 +13,9 @@ use crate::daemon::controller::ControllerError;
 use crate::daemon::controller::children::{Children, ProcessLink, Role};
 use crate::daemon::controller::publish::state_file::StateFile;
 use crate::daemon::controller::queues::{HandoverQueue, Queues, Version1};
-use crate::daemon::controller::reload::handover::{Handover, HandoverState, HandoverVersion1};
+use crate::daemon::controller::reload::state_handover::{
+    Handover, HandoverState, HandoverVersion1,
+};
 use crate::daemon::controller::sockets::admin_listener::AdminListener;
 use crate::daemon::controller::sockets::reservations::{check_admin_address, reserve_all};
 use crate::daemon::controller::sockets::{HandoffEnds, Sockets};

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use crate::config::{AdminAddress, AdminConfig};
 use crate::daemon::admin_socket::{AdminSocket, AdminSocketError, BoundAddress};
-use crate::daemon::controller::reload::handover::HandoverAdminSocket;
+use crate::daemon::controller::reload::state_handover::HandoverAdminSocket;
 use crate::sys::exec::adopt_descriptor;
 
 /// The admin socket, if one is wanted.

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use super::support::browser::Browser;
 use super::support::http::admin_of;
 use super::support::operations::reload;
-use super::support::{TestLock, lack, load, ms, secs, try_for, with_background};
+use super::support::{Server, TestLock, lack, load, ms, proc, secs, try_for, with_background};
 
 /// The number that a chart's heading shows.
 fn chart(browser: &mut Browser, name: &str) -> f64 {
@@ -43,12 +43,10 @@ fn the_page_follows_events() {
             browser.screenshot("light");
             browser.look(1200, 900, "dark");
             browser.screenshot("dark");
-            let stopped = Pid::from_raw(*server.workers().values().nth(1).unwrap());
+            let (row, stopped) = worker_without_connections(&server);
             kill(stopped, Signal::SIGSTOP).unwrap();
-            browser.wait(
-                "a stopped worker hangs",
-                "document.querySelector('#workers tr:nth-child(2)').innerText.includes('hung')",
-            );
+            let row = format!("document.querySelector('#workers tr:nth-child({row})')");
+            browser.wait("a stopped worker hangs", &format!("{row}.innerText.includes('hung')"));
             assert!(browser.text().contains("2 of 3 workers are healthy"), "{}", browser.text());
             browser.screenshot("hung-dark");
             browser.look(360, 800, "light");
@@ -85,6 +83,21 @@ fn the_page_follows_events() {
     browser.look(360, 800, "dark");
     browser.screenshot("phone-dark");
     again.stop();
+}
+
+/// Returns a worker that serves no connection, and its row of the page. To stop the worker of a stream
+/// would also stop the stream.
+fn worker_without_connections(server: &Server) -> (usize, Pid) {
+    let connections: Vec<u64> = proc::sockets()
+        .iter()
+        .filter(|one| !one.listens && one.local.port() == server.port())
+        .map(|one| one.inode)
+        .collect();
+    assert!(!connections.is_empty(), "the stream is open");
+    let idle = |pid: i32| !proc::inodes_of(pid).iter().any(|inode| connections.contains(inode));
+    let mut rows = (1..).zip(server.workers().into_values());
+    let (row, pid) = rows.find(|&(_, pid)| idle(pid)).expect("there are more workers than streams");
+    (row, Pid::from_raw(pid))
 }
 
 /// Lets a process go on for a moment only, now and then, until `holds`.

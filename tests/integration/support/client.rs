@@ -39,7 +39,7 @@ pub(crate) fn is_reset(error: &io::Error) -> bool {
 }
 
 /// Returns `true` if the error is a timeout.
-fn is_timeout(error: &io::Error) -> bool {
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::baseline::{Pings, bare_ping, with_baseline};
 use super::client::{Client, is_reset, uninterrupted};
+use super::flow::flow;
 use super::pattern::{PERIOD, Pattern, Random};
 use super::server::Server;
 use super::{ms, proc};
@@ -216,15 +217,14 @@ pub(crate) fn stream_until(address: SocketAddr, over: &AtomicBool) -> u64 {
             let mut sent = 0;
             while !over.load(Ordering::SeqCst) {
                 let data = pattern.bytes(sent, 64 * 1024);
-                writer.write_all(data).expect("the stream flows");
-                sent += data.len() as u64;
+                sent += flow(writer, || writer.write(data)) as u64;
             }
             writer.shutdown(Shutdown::Write).expect("the connection is open");
         });
         let mut chunk = vec![0; PERIOD.min(256 * 1024)];
         let mut received = 0;
         loop {
-            let length = uninterrupted(|| reader.read(&mut chunk)).expect("the stream flows");
+            let length = flow(reader, || reader.read(&mut chunk));
             if length == 0 {
                 return received;
             }

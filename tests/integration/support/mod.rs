@@ -17,6 +17,7 @@ pub(crate) mod browser;
 pub(crate) mod builds;
 pub(crate) mod client;
 pub(crate) mod faulty_servers;
+pub(crate) mod flow;
 pub(crate) mod http;
 pub(crate) mod launch;
 pub(crate) mod load;

@@ -139,6 +139,8 @@ pub(crate) struct Socket {
     pub(crate) queued: usize,
     /// `true` if the kernel runs a keepalive timer for it.
     pub(crate) keepalive: bool,
+    /// `true` if the kernel runs a retransmission timer for it.
+    pub(crate) retransmits: bool,
 }
 
 /// Returns all TCP sockets that processes in the calling thread's network hold, IPv4 and IPv6.
@@ -200,6 +202,7 @@ fn socket(line: &str) -> Option<Socket> {
         listens: *fields.get(3)? == "0A",
         queued: usize::from_str_radix(fields.get(4)?.split_once(':')?.1, 16).ok()?,
         keepalive: fields.get(5)?.starts_with("02:"),
+        retransmits: fields.get(5)?.starts_with("01:"),
         inode: fields.get(9)?.parse().ok()?,
     })
 }

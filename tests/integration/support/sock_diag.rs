@@ -103,6 +103,7 @@ fn socket(message: &[u8]) -> Option<Socket> {
         remote: SocketAddr::new(address(24), port(6)),
         listens: message[1] == LISTEN,
         keepalive: message[2] == 2,
+        retransmits: message[2] == 1,
         queued: word(message, 56) as usize,
     })
 }

@@ -110,7 +110,7 @@ impl Resources {
         let pid_file = restore::pid_file(config, handover.pid_file.take())?;
         let state_file = restore::state_file(config, handover.state_file.take())?;
         sockets.retune(&config.listen, &queues);
-        let groups = queues.steering().into_iter().map(|(address, ..)| address);
+        let groups = queues.steering().map(|(address, ..)| address);
         sockets.steering = SteeringPrograms::of(groups);
         let blocks = handover.workers.iter().map(|worker| worker.block);
         let blocks: Vec<BlockId> = blocks.chain(admins.iter().map(|(.., block)| *block)).collect();

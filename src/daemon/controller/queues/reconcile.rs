@@ -2,7 +2,7 @@
 
 mod close;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ impl Queues {
         }
         self.changed = false;
         let shares = self.shares(view.slots.len() as u32);
-        let served = self.addresses_of_slots(&view);
+        let unserved = self.unserved_addresses(&view);
         let mut reconciliation = Reconciliation {
             view: &view,
             now,
@@ -60,21 +60,20 @@ impl Queues {
                 slot.outdated && slot.worker.is_some_and(|pid| queue.holds.contains_key(&pid))
             };
             let wanted = |configured: bool| {
-                let slot = view.slot(queue.slot).filter(|slot| configured || kept(slot));
-                slot.map(|_| vec![queue.slot])
+                view.slot(queue.slot).is_some_and(|slot| configured || kept(slot))
             };
+            let own = [queue.slot];
             let slots = match queue.kind {
                 Kind::Accept(address) => {
-                    let configured = self.addresses.contains(&address);
-                    let only = configured && !served.contains(&address);
-                    wanted(configured).or_else(|| only.then(|| vec![queue.slot]))
+                    let wanted = wanted(self.addresses.contains(&address));
+                    (wanted || unserved.contains(&address)).then_some(&own[..])
                 }
-                Kind::Handoff => wanted(self.handoff),
-                Kind::External(_) => shares.get(id).cloned(),
+                Kind::Handoff => wanted(self.handoff).then_some(&own[..]),
+                Kind::External(_) => shares.get(id).map(Vec::as_slice),
             };
             match slots {
                 _ if view.stopping => reconciliation.stop(*id, queue),
-                Some(slots) => reconciliation.attend(*id, queue, &slots),
+                Some(slots) => reconciliation.attend(*id, queue, slots),
                 None => reconciliation.close(*id, queue),
             }
         }
@@ -87,15 +86,17 @@ impl Queues {
         actions.extend(others);
     }
 
-    /// Returns the addresses that have a queue of a wanted slot or an external queue. After an aborted
-    /// reload and a removed worker, the only queues of an address can be of slots that are not wanted.
-    fn addresses_of_slots(&self, view: &View) -> BTreeSet<SocketAddr> {
-        let address = |queue: &Queue| match queue.kind {
-            Kind::Accept(address) => view.slot(queue.slot).map(|_| address),
-            Kind::External(address) => Some(address),
-            Kind::Handoff => None,
+    /// Returns the configured addresses that have neither a queue of a wanted slot nor an external
+    /// queue. After an aborted reload and a removed worker, the only queues of an address can be of
+    /// slots that are not wanted.
+    fn unserved_addresses(&self, view: &View) -> Vec<SocketAddr> {
+        let serves = |queue: &Queue, address: SocketAddr| match queue.kind {
+            Kind::Accept(own) => own == address && view.slot(queue.slot).is_some(),
+            Kind::External(own) => own == address,
+            Kind::Handoff => false,
         };
-        self.all.values().filter_map(address).collect()
+        let served = |address| self.all.values().any(|queue| serves(queue, address));
+        self.addresses.iter().copied().filter(|address| !served(*address)).collect()
     }
 
     /// Returns the time of the next [`Self::reconcile`] without an event.
@@ -142,11 +143,11 @@ impl Reconciliation<'_> {
     fn attend(&mut self, id: QueueId, queue: &mut Queue, slots: &[SlotId]) {
         (queue.closing, queue.close_requested, queue.waiting, queue.release_not_before) =
             (None, false, false, None);
-        let of_slots: Vec<_> = slots.iter().filter_map(|slot| self.view.slot(*slot)).collect();
-        let own: Vec<Pid> = of_slots.iter().filter_map(|slot| slot.worker).collect();
-        let healthy = of_slots.iter().filter(|slot| slot.healthy).filter_map(|slot| slot.worker);
+        let view = self.view;
+        let of_slots = || slots.iter().filter_map(|slot| view.slot(*slot));
+        let is_own = |pid| of_slots().any(|slot| slot.worker == Some(pid));
         let mut attended = false;
-        for pid in healthy {
+        for pid in of_slots().filter(|slot| slot.healthy).filter_map(|slot| slot.worker) {
             attended |= queue.is_attended_by(pid);
             if !queue.holds.contains_key(&pid) {
                 self.grant(id, queue, pid);
@@ -163,20 +164,20 @@ impl Reconciliation<'_> {
                 self.others.push(Action::Store(id));
             }
             queue.unattended = None;
-            return self.release_where(id, queue, |pid| !own.contains(&pid));
+            return self.release_where(id, queue, |pid| !is_own(pid));
         }
         let since = *queue.unattended.get_or_insert(self.now);
         let attendant = self.attendant(queue, false);
         if attendant.is_some() {
             return self.release_where(id, queue, |pid| {
-                Some(pid) != attendant && !own.contains(&pid) && self.view.is_healthy(pid)
+                Some(pid) != attendant && !is_own(pid) && view.is_healthy(pid)
             });
         }
         let pending = queue.holds.values().any(|hold| matches!(hold, Hold::Granted { .. }));
         if pending || !self.view.takeover {
             return;
         }
-        let takeover_now = of_slots.iter().all(|slot| slot.takeover_now);
+        let takeover_now = of_slots().all(|slot| slot.takeover_now);
         let due = if takeover_now { self.now } else { since + TAKEOVER_DELAY };
         match due <= self.now {
             true => _ = self.grant_takeover(id, queue, slots[0]),

@@ -10,29 +10,27 @@ use crate::daemon::ids::QueueId;
 impl Queues {
     /// Returns the positions in each group that get new connections, and any member of the group.
     /// `None` means all positions, which the kernel's hash balances best.
-    pub(crate) fn steering(&self) -> Vec<(SocketAddr, QueueId, Option<Vec<u16>>)> {
-        let mut groups = Vec::new();
-        for (address, members) in &self.groups {
-            if self.is_external(*address) || members.is_empty() {
-                continue;
-            }
-            // If no slot's own worker is healthy, the next best queue is attended by another
-            // healthy worker, and then any queue that is not closing.
-            let preferences: [&dyn Fn(&Queue) -> bool; 3] =
-                [&|it| self.is_served(it), &|it| self.is_taken_over(it), &|it| {
-                    it.closing.is_none()
-                }];
-            let choose = |fit: &&dyn Fn(&Queue) -> bool| {
-                let fits = |id: &QueueId| self.all.get(id).is_some_and(fit);
-                let fit = (0..).zip(members).filter(|(_, id)| fits(id));
-                let positions: Vec<u16> = fit.map(|(position, _)| position).collect();
-                (!positions.is_empty()).then_some(positions)
-            };
-            let positions = preferences.iter().find_map(choose).unwrap_or_default();
-            let all = positions.is_empty() || positions.len() == members.len();
-            groups.push((*address, members[0], (!all).then_some(positions)));
-        }
-        groups
+    pub(crate) fn steering(&self) -> impl Iterator<Item = (SocketAddr, QueueId, Option<Vec<u16>>)> {
+        let groups = self.groups.iter().filter(|(address, _)| !self.is_external(**address));
+        groups.filter_map(|(address, members)| {
+            Some((*address, *members.first()?, self.positions(members)))
+        })
+    }
+
+    /// Returns the positions in a group that get new connections, or `None` for all.
+    fn positions(&self, members: &[QueueId]) -> Option<Vec<u16>> {
+        // If no slot's own worker is healthy, the next best queue is attended by another healthy
+        // worker, and then any queue that is not closing.
+        let preferences: [&dyn Fn(&Queue) -> bool; 3] =
+            [&|it| self.is_served(it), &|it| self.is_taken_over(it), &|it| it.closing.is_none()];
+        let choose = |fit: &&dyn Fn(&Queue) -> bool| {
+            let fits = |id: &QueueId| self.all.get(id).is_some_and(fit);
+            let fit = (0..).zip(members).filter(|(_, id)| fits(id));
+            let positions: Vec<u16> = fit.map(|(position, _)| position).collect();
+            (!positions.is_empty()).then_some(positions)
+        };
+        let positions = preferences.iter().find_map(choose)?;
+        (positions.len() < members.len()).then_some(positions)
     }
 
     /// Returns `true` if a healthy worker of any slot attends an open queue.

@@ -71,8 +71,8 @@ impl Scene {
     }
 
     fn positions(&self, port: u16) -> Option<Vec<u16>> {
-        let steering = self.queues.steering();
-        steering.into_iter().find(|(at, ..)| *at == address(port)).and_then(|(.., to)| to)
+        let mut steering = self.queues.steering();
+        steering.find(|(at, ..)| *at == address(port)).and_then(|(.., to)| to)
     }
 }
 
@@ -332,7 +332,7 @@ fn handover_version_1_is_restored() {
     });
     let view = View { slots: slots.to_vec(), takeover: true, ..View::default() };
     restored.reconcile(view, now, &mut Vec::new());
-    let to = |port| restored.steering().into_iter().find(|(at, ..)| *at == address(port));
+    let to = |port| restored.steering().find(|(at, ..)| *at == address(port));
     assert_eq!(to(1).and_then(|(.., to)| to), Some(vec![0]));
     assert_eq!(to(2).and_then(|(.., to)| to), Some(vec![1]));
 }

@@ -333,10 +333,9 @@ impl World {
         if self.fleet.supervisor.is_draining() {
             return;
         }
-        for (address, member, wanted) in self.fleet.queues.steering() {
-            if self.attached.get(&address) == Some(&wanted) {
-                continue;
-            }
+        let groups = self.fleet.queues.steering();
+        let changed = groups.filter(|(address, _, to)| self.attached.get(address) != Some(to));
+        for (address, member, wanted) in changed.collect::<Vec<_>>() {
             let Some(socket) = self.listening.get(&member).copied() else {
                 return self.fail("a member that is there stands for its group", || {
                     format!("{address} {member}")

@@ -117,7 +117,8 @@ impl World {
         let process = Process::fork(parameters, wake, &mut self.kernel);
         self.processes.push(process);
         let handoff = self.fleet.queues.handoff_of(slot).is_some();
-        let child = Child { slot, handoff, last_beat: None, ready: None, leaving: false };
+        let child =
+            Child { slot, handoff, last_beat: None, ready: None, leaving: false, fit: None };
         if self.children.insert(pid, child).is_some() {
             self.fail("a pid names one process", || format!("{pid} was forked twice"));
         }

@@ -1,6 +1,5 @@
 //! Random events. Each event has a separate seed, so that removing one does not change the others.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -257,24 +256,22 @@ impl World {
             |it: &&super::process::Process| children.get(&it.pid).is_some_and(|it| !it.leaving);
         let staying: Vec<_> = processes.iter().filter(stays).flat_map(|it| &it.attends).collect();
         for _ in 0..random.between(1, 6) {
-            let known: Vec<SocketAddr> = kernel.groups.keys().copied().collect();
-            let addresses =
-                if random.chance(20) && !known.is_empty() { &known } else { &setup.addresses };
-            if addresses.is_empty() {
-                return;
-            }
-            let address = addresses[random.index(addresses.len())];
+            let known = kernel.groups.len();
+            let address = if random.chance(20) && known > 0 {
+                kernel.groups.keys().nth(random.index(known))
+            } else {
+                setup.addresses.get(random.index(setup.addresses.len()))
+            };
+            let Some(&address) = address else { return };
             let longest = if random.chance(15) { 300_000 } else { 500 };
             let handshake = Duration::from_micros(random.between(20, longest));
             // If every socket of the address is closing, the kernel has no better choice.
-            let members = kernel.groups.get(&address).map(|group| group.members.clone());
+            let group = kernel.groups.get(&address);
+            let mut members = group.into_iter().flat_map(|group| &group.members);
             let steered = !setup.passed.iter().any(|(passed, _)| *passed == address);
             let sound = steered
                 && setup.addresses.contains(&address)
-                && members
-                    .iter()
-                    .flatten()
-                    .any(|member| staying.iter().any(|(_, socket)| socket == member));
+                && members.any(|member| staying.iter().any(|(_, socket)| socket == member));
             kernel.connect(address, *now, handshake, sound, random);
         }
     }

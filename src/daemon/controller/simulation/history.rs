@@ -32,8 +32,6 @@ pub(super) struct History {
     pub(super) exit_by: Option<Instant>,
     /// Sockets that receive new connections but have no responsive attendant, with the start time.
     pub(super) unattended: BTreeMap<SocketId, Instant>,
-    /// Responsive workers, with the start time.
-    pub(super) fit: BTreeMap<Pid, Instant>,
     /// Time of the last suspension of the controller.
     pub(super) slept: Instant,
     /// Time of the last check.
@@ -65,7 +63,6 @@ impl History {
             killing: false,
             exit_by: None,
             unattended: BTreeMap::new(),
-            fit: BTreeMap::new(),
             slept: now,
             last_check: now,
             states: Vec::new(),

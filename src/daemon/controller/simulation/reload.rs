@@ -68,11 +68,10 @@ impl World {
             None => {}
         }
         self.coverage.hit(Point::Reloaded);
-        let setup = format!("{:?}", self.setup);
-        self.log(|| format!("RELOAD replace {replace}: {setup}"));
         if self.trace.is_some() {
-            let text = format!("  handover {queues:?} {processes:?}");
-            self.log(|| text);
+            let setup = format!("{:?}", self.setup);
+            self.log(|| format!("RELOAD replace {replace}: {setup}"));
+            self.log(|| format!("  handover {queues:?} {processes:?}"));
         }
         let mut queues = Queues::restore(queues, self.setup.stores, self.now);
         queues.want(self.setup.addresses.clone(), self.setup.handoff);

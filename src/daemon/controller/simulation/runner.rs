@@ -21,8 +21,7 @@ pub(super) struct Outcome {
 /// Runs a sequence of events.
 pub(super) fn run(setup: &Setup, events: &[Chaos], seed: u64, traced: bool) -> Outcome {
     let mut world = World::new(setup.clone(), seed, traced);
-    let text = format!("{setup:?}");
-    world.log(|| text);
+    world.log(|| format!("{setup:?}"));
     let ended = catch_unwind(AssertUnwindSafe(|| {
         for event in events {
             world.happen(event);

@@ -108,7 +108,6 @@ impl World {
 
     /// Records the exit status of a process before it is removed.
     pub(super) fn watch_end(&mut self, pid: Pid, status: ExitStatus) {
-        self.watch.fit.remove(&pid);
         let Some(child) = self.children.get(&pid).filter(|child| !child.leaving) else { return };
         let served = child.ready.map(|at| self.now - at);
         let clean = served.is_some() && status == ExitStatus::Code(0);
@@ -133,7 +132,7 @@ impl World {
     /// Records a suspension of the machine.
     pub(super) fn watch_sleep(&mut self) {
         self.watch.slept = self.now;
-        self.watch.fit.clear();
+        self.children.values_mut().for_each(|child| child.fit = None);
         let by = self.now + END_WITHIN;
         self.watch.exit_by = self.watch.exit_by.map(|at| at.max(by));
     }

@@ -36,6 +36,8 @@ pub(super) struct Child {
     pub(super) ready: Option<Instant>,
     /// `true` if it was asked to end, or has announced its end.
     pub(super) leaving: bool,
+    /// Time since which it is a responsive worker, as of the last check.
+    pub(super) fit: Option<Instant>,
 }
 
 /// Pending signals; equal signals merge.

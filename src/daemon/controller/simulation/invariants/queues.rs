@@ -48,14 +48,14 @@ impl World {
         if self.fleet.supervisor.is_draining() {
             return;
         }
-        let healthy = self.fleet.supervisor.healthy_workers();
-        let healthy: Vec<Pid> = healthy.into_iter().map(|(_, pid)| pid).collect();
         let mut fault = None;
         for (address, group) in &self.kernel.groups {
             let Some(positions) = &group.program else { continue };
             if !self.setup.addresses.contains(address) {
                 continue;
             }
+            let healthy = self.fleet.supervisor.healthy_workers();
+            let healthy: Vec<Pid> = healthy.into_iter().map(|(_, pid)| pid).collect();
             let member = |position: &u16| group.members.get(usize::from(*position)).copied();
             if let Some(position) = positions.iter().find(|position| member(position).is_none()) {
                 fault = Some(format!("{address}: no position {position}"));
@@ -117,19 +117,14 @@ impl World {
             return;
         }
         for process in &self.processes {
-            let child = self.children.get(&process.pid);
-            let serves = child.is_some_and(|child| {
-                child.slot != SlotId::ADMIN && child.ready.is_some() && !child.leaving
-            });
+            let Some(child) = self.children.get_mut(&process.pid) else { continue };
+            let serves = child.slot != SlotId::ADMIN && child.ready.is_some() && !child.leaving;
             let able = process.can_run() && !process.full && !process.clogged;
-            if serves && able && process.slow.is_zero() && process.life == Life::Running {
-                self.watch.fit.entry(process.pid).or_insert(now);
-            } else {
-                self.watch.fit.remove(&process.pid);
-            }
+            let fit = serves && able && process.slow.is_zero() && process.life == Life::Running;
+            child.fit = fit.then(|| child.fit.unwrap_or(now));
         }
-        let long = |since: &Instant| *since + ATTENDED_WITHIN < now;
-        let someone = self.watch.fit.values().any(long);
+        let long = |since: Instant| since + ATTENDED_WITHIN < now;
+        let someone = self.children.values().any(|child| child.fit.is_some_and(long));
         let mut choosable = Vec::new();
         for (address, group) in &self.kernel.groups {
             if !self.setup.addresses.contains(address) {

@@ -1,8 +1,6 @@
 //! Invariants of processes and slots.
 
-use std::collections::BTreeSet;
-
-use super::super::world::{Child, World};
+use super::super::world::World;
 use crate::daemon::ids::SlotId;
 use crate::daemon::stats::SlotState;
 
@@ -17,13 +15,13 @@ impl World {
     fn check_children(&mut self) {
         let renewing = self.fleet.supervisor.is_replacing();
         let mut fault = None;
-        let slots = self.children.values().map(|child| child.slot).collect::<BTreeSet<_>>();
-        for slot in slots {
-            let stay = |child: &&Child| child.slot == slot && !child.leaving;
-            let (mut ready, mut unready) = (0, 0);
-            for child in self.children.values().filter(stay) {
-                *if child.ready.is_some() { &mut ready } else { &mut unready } += 1;
-            }
+        let stay = self.children.values().filter(|child| !child.leaving);
+        let mut stay: Vec<_> = stay.map(|child| (child.slot, child.ready.is_some())).collect();
+        stay.sort_unstable();
+        for of_slot in stay.chunk_by(|(one, _), (other, _)| one == other) {
+            let slot = of_slot[0].0;
+            let ready = of_slot.iter().filter(|(_, ready)| *ready).count();
+            let unready = of_slot.len() - ready;
             let two = ready > 0 && unready > 0;
             if ready > 1 || unready > 1 || (two && slot != SlotId::ADMIN && !renewing) {
                 fault = Some(slot);
@@ -41,12 +39,11 @@ impl World {
 
     /// Checks that each wanted slot has a worker, or a reason to have none.
     fn check_slot_states(&mut self) {
-        let stopping = self.fleet.supervisor.is_draining();
-        let views =
-            self.fleet.supervisor.views(self.now).take(self.fleet.supervisor.wanted() as usize);
-        let views: Vec<_> = views.collect();
-        for (index, view) in views.iter().enumerate() {
-            let slot = SlotId::from_worker_index(index);
+        let supervisor = &self.fleet.supervisor;
+        let stopping = supervisor.is_draining();
+        let mut vacant = None;
+        for (slot, view) in SlotId::workers(supervisor.wanted()).zip(supervisor.views(self.now)) {
+            let index = slot.index() - SlotId::FIRST.index();
             match self.watch.states.get_mut(index) {
                 Some(state) => {
                     self.coverage.transition(*state, view.state);
@@ -57,8 +54,11 @@ impl World {
             let due = view.state == SlotState::Backoff && self.deadline.is_some();
             let given_up = self.watch.refusals.contains(&slot);
             if view.pid.is_none() && !due && !given_up && !stopping {
-                self.fail("a slot has a worker or is to get one", || format!("slot {slot}"));
+                vacant = vacant.or(Some(slot));
             }
+        }
+        if let Some(slot) = vacant {
+            self.fail("a slot has a worker or is to get one", || format!("slot {slot}"));
         }
     }
 }

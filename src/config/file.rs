@@ -8,7 +8,8 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::ConfigError;
-use super::options::{OPTIONS, OptionDefinition, Settings};
+use super::listen::table::{self, LISTENER};
+use super::options::{OPTIONS, OptionDefinition, Settings, nearest};
 use crate::text::one_line;
 
 /// Contents of a file.
@@ -17,6 +18,8 @@ pub(super) struct File {
     pub settings: Settings,
     /// Line of each key, from 1.
     pub lines: BTreeMap<String, usize>,
+    /// Line of each `[[listener]]`.
+    pub tables: Vec<usize>,
 }
 
 /// Reads and parses a file.
@@ -52,24 +55,45 @@ pub(super) fn parse(text: &str) -> Result<File, (usize, String)> {
     for (key, value) in entries {
         let line = line_of(key.span());
         let key = key.into_inner().into_owned();
+        if key == LISTENER {
+            let at = |(span, message)| (line_of(span), message);
+            let (spans, specs): (Vec<_>, _) = table::parse(&value).map_err(at)?.into_iter().unzip();
+            file.tables = spans.into_iter().map(line_of).collect();
+            file.add(LISTENER, line, Settings { listen: Some(specs), ..Settings::default() })?;
+            continue;
+        }
         let option = OptionDefinition::find(&key).ok_or_else(|| (line, unknown(&key)))?;
         let setting = option
             .parse_toml(value.get_ref())
             .map_err(|message| (line_of(value.span()), format!("{key}: {message}")))?;
-        file.settings = file.settings.or(setting);
-        file.lines.insert(key, line);
+        file.add(&key, line, setting)?;
     }
     Ok(file)
 }
 
-fn unknown(key: &str) -> String {
-    let distances = OPTIONS.iter().map(|it| (strsim::damerau_levenshtein(key, it.name), it.name));
-    match distances.min() {
-        // A name with more than a third of its letters wrong is no misspelling.
-        Some((distance, name)) if distance <= 1 + name.len() / 3 => {
-            format!("unknown key '{key}'; did you mean '{name}'?")
+impl File {
+    /// Adds the settings of a key.
+    ///
+    /// # Errors
+    /// The file has another key for them.
+    fn add(&mut self, key: &str, line: usize, settings: Settings) -> Result<(), (usize, String)> {
+        for (one, other) in [("listen", LISTENER), (LISTENER, "listen")] {
+            if key == one && self.lines.contains_key(other) {
+                let first = self.lines[other];
+                let message = format!("{key}: line {first} has '{other}'; use one of them");
+                return Err((line, message));
+            }
         }
-        _ => format!("unknown key '{key}'"),
+        self.settings = std::mem::take(&mut self.settings).or(settings);
+        self.lines.insert(key.to_owned(), line);
+        Ok(())
+    }
+}
+
+fn unknown(key: &str) -> String {
+    match nearest(key, OPTIONS.iter().map(|option| option.name).chain([LISTENER])) {
+        Some(name) => format!("unknown key '{key}'; did you mean '{name}'?"),
+        None => format!("unknown key '{key}'"),
     }
 }
 

@@ -7,10 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::file::{self, File};
+use super::listen::ListError;
+use super::listen::table::LISTENER;
 use super::options::{OPTIONS, OptionDefinition, Settings};
 use super::{
     AdminConfig, Config, ConfigError, ConnectionConfig, Fault, FleetConfig, IdleClose, Keepalive,
-    ListenConfig, LogConfig, MAX_WORKERS, ProcessConfig, listen,
+    LimitsConfig, ListenConfig, LogConfig, MAX_WORKERS, ProcessConfig, listen,
 };
 use crate::text::one_line;
 
@@ -108,6 +110,12 @@ impl<'a> Sources<'a> {
             listen: self.listen(&settings)?,
             fleet: fleet(&settings),
             connection: connection(&settings),
+            limits: LimitsConfig {
+                max_connections: NonZeroU64::new(filled(settings.max_connections).get()),
+                max_concurrent_connections: NonZeroU32::new(
+                    filled(settings.max_concurrent_connections).get(),
+                ),
+            },
             admin: admin(&settings),
             log: LogConfig {
                 level: filled(settings.log_level),
@@ -128,18 +136,30 @@ impl<'a> Sources<'a> {
     }
 
     fn listen(&self, settings: &Settings) -> Result<ListenConfig, ConfigError> {
+        let invalid = |ListError { index, message }| ConfigError::Invalid {
+            place: self.place_of_listener(index),
+            message: one_line(&message),
+        };
         let specs = filled(settings.listen.as_ref());
-        let endpoints = listen::endpoints(specs, filled(settings.port).get())
-            .map_err(|message| ConfigError::Invalid { place: self.place_of("listen"), message })?;
         Ok(ListenConfig {
-            endpoints,
+            listeners: listen::listeners(specs, settings).map_err(invalid)?,
             backlog: filled(settings.connection_backlog).get(),
             share_port: filled(settings.allow_shared_port),
-            nodelay: filled(settings.enable_nodelay),
-            keepalive: filled(settings.keepalive_delay)
-                .unless_zero()
-                .map(|delay| Keepalive::new(delay, filled(settings.write_timeout).unless_zero())),
         })
+    }
+
+    /// Returns the place of a listener: the line of its table in the file, or that of the list. An
+    /// `index` of `None` stands for the whole list.
+    fn place_of_listener(&self, index: Option<usize>) -> String {
+        let table = index.and_then(|index| self.file.tables.get(index));
+        let line = table.or_else(|| self.file.lines.get(LISTENER));
+        let origin = OptionDefinition::find("listen").map(|option| self.origin(option));
+        match (line, origin, &self.layers.file) {
+            (Some(line), Some("file"), Some(path)) => {
+                one_line(&format!("{}:{line}: {LISTENER}", path.display()))
+            }
+            _ => self.place_of("listen"),
+        }
     }
 
     /// Returns the place to name if a setting is wrong: the line of the file, the variable, or the
@@ -209,7 +229,7 @@ fn admin(settings: &Settings) -> AdminConfig {
     }
 }
 
-fn connection(settings: &Settings) -> ConnectionConfig {
+pub(super) fn connection(settings: &Settings) -> ConnectionConfig {
     ConnectionConfig {
         buffer_size: filled(settings.buffer_size).get(),
         splice: filled(settings.splice),
@@ -222,15 +242,16 @@ fn connection(settings: &Settings) -> ConnectionConfig {
             IdleClose::Fin
         },
         idle_message: settings.idle_message.clone().filter(|text| !text.is_empty()),
-        max_connections: NonZeroU64::new(filled(settings.max_connections).get()),
-        max_concurrent_connections: NonZeroU32::new(
-            filled(settings.max_concurrent_connections).get(),
-        ),
     }
 }
 
+pub(super) fn keepalive(settings: &Settings) -> Option<Keepalive> {
+    let delay = filled(settings.keepalive_delay).unless_zero()?;
+    Some(Keepalive::new(delay, filled(settings.write_timeout).unless_zero()))
+}
+
 /// Returns the value of an option that has a default.
-fn filled<T>(setting: Option<T>) -> T {
+pub(super) fn filled<T>(setting: Option<T>) -> T {
     setting.expect("the option has a default")
 }
 

@@ -8,6 +8,8 @@ mod listen;
 mod options;
 pub mod print;
 pub mod rate;
+mod service;
+pub mod template;
 #[cfg(test)]
 mod tests;
 pub mod value;
@@ -22,7 +24,8 @@ pub use self::choice::{AccessLog, Balance, Fault, LogFormat, LogLevel, Splice};
 pub use self::layers::Layers;
 use self::layers::Sources;
 pub use self::listen::{Endpoint, ListenSpec, Scope};
-pub use self::options::{OPTIONS, OptionDefinition, Settings};
+pub use self::options::{OPTIONS, OptionDefinition, SERVICE_KEYS, Settings};
+pub use self::service::{LinesConfig, ServiceConfig, ServiceName};
 use crate::text;
 
 /// Largest number of workers.
@@ -35,8 +38,10 @@ pub struct Config {
     pub listen: ListenConfig,
     /// Workers, as the controller manages them.
     pub fleet: FleetConfig,
-    /// Connections and their limits.
+    /// Connections of listeners without settings.
     pub connection: ConnectionConfig,
+    /// Limits of connections.
+    pub limits: LimitsConfig,
     /// Admin process.
     pub admin: AdminConfig,
     /// Log and access log.
@@ -52,12 +57,23 @@ pub struct Config {
 /// Configuration of the listening sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenConfig {
-    /// Addresses to listen on: at least one, and none overlap. All with port 0 share one free port.
-    pub endpoints: Vec<Endpoint>,
+    /// Listeners: at least one, and no addresses overlap. All with port 0 share one free port.
+    pub listeners: Vec<ListenerConfig>,
     /// Length of each accept queue, 1..=65535.
     pub backlog: u32,
     /// Start even if another tcp-echo listens on the port.
     pub share_port: bool,
+}
+
+/// Configuration of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// Address to listen on.
+    pub endpoint: Endpoint,
+    /// Protocol of its connections.
+    pub service: ServiceConfig,
+    /// Its connections.
+    pub connection: ConnectionConfig,
     /// Set TCP_NODELAY on connections.
     pub nodelay: bool,
     /// TCP keepalive. `None`: no probes.
@@ -109,7 +125,7 @@ pub struct FleetConfig {
     pub busy_poll: Option<Duration>,
 }
 
-/// Configuration of connections and their limits.
+/// Configuration of the connections of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionConfig {
     /// Size of a worker's receive buffer, and limit of the pending write of a connection, in bytes:
@@ -127,6 +143,11 @@ pub struct ConnectionConfig {
     pub idle_close: IdleClose,
     /// Text to send before closing an idle connection; not empty.
     pub idle_message: Option<String>,
+}
+
+/// Limits of the connections of a worker, over all listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitsConfig {
     /// Number of connections after which a worker is replaced. `None`: no limit.
     pub max_connections: Option<NonZeroU64>,
     /// Limit of open connections per worker. `None`: no limit.

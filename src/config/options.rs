@@ -1,7 +1,8 @@
 //! Options of the daemon, defined once each.
 //!
 //! The command line, the environment, the file, `--print-config`, the manual page and the completions
-//! are all made from [`OPTIONS`].
+//! are all made from [`OPTIONS`]. The keys of a listener are the options under "Connections", and
+//! those of [`SERVICE_KEYS`] that its service takes.
 
 use toml::Value as Toml;
 use toml::de::DeValue;
@@ -10,6 +11,8 @@ use super::MAX_WORKERS;
 use super::admin::{AdminAddress, HostName};
 use super::choice::{AccessLog, Balance, LogFormat, LogLevel, Splice};
 use super::listen::ListenSpec;
+use super::service::ServiceName;
+use super::template::Template;
 use super::value::{FilePath, Form, KeepaliveDelay, Number, Size, Span, Value, ValueError};
 
 /// Definition of an option.
@@ -33,28 +36,32 @@ pub struct OptionDefinition {
     text: fn(&Settings) -> Option<String>,
 }
 
-/// Defines [`Settings`] and [`OPTIONS`]. An entry is the help line as a doc comment, then
-/// `name: type = "default"`. The type stands for the range and the placeholder.
+/// Heading of the options that are also keys of every listener.
+const CONNECTIONS: &str = "Connections";
+
+/// Defines [`Settings`] and tables of [`OptionDefinition`]. An entry is the help line as a doc
+/// comment, then `name: type = "default"`. The type stands for the range and the placeholder.
 macro_rules! options {
-    ($($heading:literal {
-        $(#[doc = $help:literal] $field:ident: $kind:ty $(= $default:literal)?,)*
+    ($($(#[$attribute:meta])* $table:ident {
+        $($heading:literal {
+            $(#[doc = $help:literal] $field:ident: $kind:ty $(= $default:literal)?,)*
+        })*
     })*) => {
-        /// Settings of one layer. `None`: the layer says nothing about this option.
+        /// Settings of one layer, or of one listener. `None`: they say nothing about this option.
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Settings {
-            $($(#[doc = $help] pub(crate) $field: Option<$kind>,)*)*
+            $($($(#[doc = $help] pub(crate) $field: Option<$kind>,)*)*)*
         }
 
         impl Settings {
             /// Returns these settings, with those that are missing taken from `lower`.
             #[must_use]
             pub(crate) fn or(self, lower: Self) -> Self {
-                Self { $($($field: self.$field.or(lower.$field),)*)* }
+                Self { $($($($field: self.$field.or(lower.$field),)*)*)* }
             }
         }
 
-        /// Definitions of all options, in the order of `--help`.
-        pub static OPTIONS: &[OptionDefinition] = &[$($(OptionDefinition {
+        $($(#[$attribute])* pub static $table: &[OptionDefinition] = &[$($(OptionDefinition {
             name: {
                 const NAME: [u8; stringify!($field).len()] = hyphenated(stringify!($field));
                 match std::str::from_utf8(&NAME) {
@@ -73,96 +80,112 @@ macro_rules! options {
             choices: <$kind as Value>::CHOICES,
             parse: |text| Ok(Settings { $field: Some(Value::parse(text)?), ..Settings::default() }),
             text: |settings| settings.$field.as_ref().map(Value::text),
-        },)*)*];
+        },)*)*];)*
     };
 }
 
 options! {
-    "Listening" {
-        /// Port if --listen names none; 0 picks a free port
-        port: Number<u16, 0, 65535> = "8090",
-        /// IPv4 or IPv6 address, or * for both; repeatable
-        listen: Vec<ListenSpec> = "*",
-        /// Length of each accept queue
-        connection_backlog: Number<u32, 1, 65535> = "128",
-        /// Start even if another tcp-echo uses the port
-        allow_shared_port: bool = "false",
+    /// Definitions of all options, in the order of `--help`.
+    OPTIONS {
+        "Listening" {
+            /// Port if --listen names none; 0 picks a free port
+            port: Number<u16, 0, 65535> = "8090",
+            /// IPv4 or IPv6 address, or * for both; repeatable
+            listen: Vec<ListenSpec> = "*",
+            /// Protocol of listeners that name none
+            service: ServiceName = "echo",
+            /// Length of each accept queue
+            connection_backlog: Number<u32, 1, 65535> = "128",
+            /// Start even if another tcp-echo uses the port
+            allow_shared_port: bool = "false",
+        }
+        "Connections" {
+            /// Close connections idle for this long; 0 disables
+            idle_timeout: Span = "10s",
+            /// Send this text before closing an idle connection
+            idle_message: String,
+            /// Close idle connections with RST, not with FIN
+            enable_send_reset: bool = "false",
+            /// Reset non-reading clients after this; 0 disables
+            write_timeout: Span = "1m",
+            /// Wait this long for the client's FIN; 0 disables
+            linger_timeout: Span = "10s",
+            /// TCP keepalive after this idle time; 0 disables
+            keepalive_delay: KeepaliveDelay = "0s",
+            /// Send small packets at once (TCP_NODELAY)
+            enable_nodelay: bool = "true",
+            /// Receive buffer and limit of unsent data
+            buffer_size: Size<4096, 16_777_216> = "256KiB",
+            /// Forward bulk data without copying: auto or off
+            splice: Splice = "auto",
+        }
+        "Workers" {
+            /// Worker processes; 0 starts one per usable CPU
+            workers: Number<u32, 0, { MAX_WORKERS as u64 }> = "0",
+            /// Replace workers after N connections; 0 disables
+            max_connections: Number<u64, 0, { i64::MAX as u64 }> = "0",
+            /// Open connections per worker; 0 is unlimited
+            max_concurrent_connections: Number<u32, 0, { u32::MAX as u64 }> = "0",
+            /// Replace workers hung this long; 0 disables
+            worker_timeout: Span = "30s",
+            /// Pin each worker to a CPU
+            cpu_affinity: bool = "false",
+            /// Choose workers by hash or least-connections
+            balance: Balance = "hash",
+            /// Microseconds of busy polling before sleeping
+            busy_poll: Number<u64, 0, 1_000_000> = "0",
+        }
+        "Shutdown" {
+            /// On TERM, let connections finish for this long
+            graceful_timeout: Span = "8s",
+            /// On TERM, keep accepting for this long before draining
+            shutdown_delay: Span = "0s",
+            /// Let replaced workers drain for this long
+            drain_timeout: Span = "1h",
+            /// Spread closing of idle connections over this time
+            drain_spread: Span = "5s",
+        }
+        "Logging" {
+            /// Minimum: DEBUG, INFO, WARN, ERROR, or FATAL
+            log_level: LogLevel = "INFO",
+            /// Format of log lines: text or json
+            log_format: LogFormat = "text",
+            /// Start log lines with the time in UTC
+            enable_log_timestamps: bool = "false",
+            /// Log finished connections: off, errors, or all
+            access_log: AccessLog = "off",
+            /// Write the access log to this file
+            access_log_file: FilePath,
+            /// Include connections that sent no data
+            log_empty: bool = "false",
+        }
+        "Statistics" {
+            /// Serve statistics over HTTP here, or at unix:/PATH
+            admin: AdminAddress,
+            /// Accept this host name in admin requests; repeatable
+            admin_host: Vec<HostName>,
+            /// Healthy workers needed to report ready
+            min_healthy: Number<u32, 1, { MAX_WORKERS as u64 }> = "1",
+            /// Keep statistics totals in this file
+            state_file: FilePath,
+        }
+        "Process" {
+            /// Run in the background
+            daemon: bool = "false",
+            /// Write the controller's PID to this file
+            pid_file: FilePath,
+        }
     }
-    "Connections" {
-        /// Close connections idle for this long; 0 disables
-        idle_timeout: Span = "10s",
-        /// Send this text before closing an idle connection
-        idle_message: String,
-        /// Close idle connections with RST, not with FIN
-        enable_send_reset: bool = "false",
-        /// Reset non-reading clients after this; 0 disables
-        write_timeout: Span = "1m",
-        /// Wait this long for the client's FIN; 0 disables
-        linger_timeout: Span = "10s",
-        /// TCP keepalive after this idle time; 0 disables
-        keepalive_delay: KeepaliveDelay = "0s",
-        /// Send small packets at once (TCP_NODELAY)
-        enable_nodelay: bool = "true",
-        /// Receive buffer and limit of unsent data
-        buffer_size: Size<4096, 16_777_216> = "256KiB",
-        /// Forward bulk data without copying: auto or off
-        splice: Splice = "auto",
-    }
-    "Workers" {
-        /// Worker processes; 0 starts one per usable CPU
-        workers: Number<u32, 0, { MAX_WORKERS as u64 }> = "0",
-        /// Replace workers after N connections; 0 disables
-        max_connections: Number<u64, 0, { i64::MAX as u64 }> = "0",
-        /// Open connections per worker; 0 is unlimited
-        max_concurrent_connections: Number<u32, 0, { u32::MAX as u64 }> = "0",
-        /// Replace workers hung this long; 0 disables
-        worker_timeout: Span = "30s",
-        /// Pin each worker to a CPU
-        cpu_affinity: bool = "false",
-        /// Choose workers by hash or least-connections
-        balance: Balance = "hash",
-        /// Microseconds of busy polling before sleeping
-        busy_poll: Number<u64, 0, 1_000_000> = "0",
-    }
-    "Shutdown" {
-        /// On TERM, let connections finish for this long
-        graceful_timeout: Span = "8s",
-        /// On TERM, keep accepting for this long before draining
-        shutdown_delay: Span = "0s",
-        /// Let replaced workers drain for this long
-        drain_timeout: Span = "1h",
-        /// Spread closing of idle connections over this time
-        drain_spread: Span = "5s",
-    }
-    "Logging" {
-        /// Minimum: DEBUG, INFO, WARN, ERROR, or FATAL
-        log_level: LogLevel = "INFO",
-        /// Format of log lines: text or json
-        log_format: LogFormat = "text",
-        /// Start log lines with the time in UTC
-        enable_log_timestamps: bool = "false",
-        /// Log finished connections: off, errors, or all
-        access_log: AccessLog = "off",
-        /// Write the access log to this file
-        access_log_file: FilePath,
-        /// Include connections that sent no data
-        log_empty: bool = "false",
-    }
-    "Statistics" {
-        /// Serve statistics over HTTP here, or at unix:/PATH
-        admin: AdminAddress,
-        /// Accept this host name in admin requests; repeatable
-        admin_host: Vec<HostName>,
-        /// Healthy workers needed to report ready
-        min_healthy: Number<u32, 1, { MAX_WORKERS as u64 }> = "1",
-        /// Keep statistics totals in this file
-        state_file: FilePath,
-    }
-    "Process" {
-        /// Run in the background
-        daemon: bool = "false",
-        /// Write the controller's PID to this file
-        pid_file: FilePath,
+    /// Definitions of the keys that services take, and only at their listeners.
+    SERVICE_KEYS {
+        "Services" {
+            /// Send this text before each line
+            prefix: Template = "",
+            /// End the connection at a line "quit"
+            quit: bool = "false",
+            /// Longest line, in bytes
+            max_line: Size<1, 16_777_216> = "64KiB",
+        }
     }
 }
 
@@ -184,6 +207,11 @@ impl OptionDefinition {
         OPTIONS.iter().find(|option| option.name == name)
     }
 
+    /// Returns the options that are also keys of every listener.
+    pub fn of_connections() -> impl Iterator<Item = &'static Self> {
+        OPTIONS.iter().filter(|option| option.heading == CONNECTIONS)
+    }
+
     /// Returns the name of the environment variable: `TCP_ECHO_IDLE_TIMEOUT` for `idle-timeout`.
     pub fn variable(&self) -> String {
         format!("TCP_ECHO_{}", self.name.to_uppercase().replace('-', "_"))
@@ -200,6 +228,11 @@ impl OptionDefinition {
     /// Returns `true` if these settings have a value for this option.
     pub(super) fn is_in(&self, settings: &Settings) -> bool {
         (self.text)(settings).is_some()
+    }
+
+    /// Returns the text that [`Self::parse`] reads back, if these settings have a value for this option.
+    pub(super) fn text_in(&self, settings: &Settings) -> Option<String> {
+        (self.text)(settings)
     }
 
     /// Like [`Self::parse`], for a value of the file. The error names no key.
@@ -232,9 +265,10 @@ impl OptionDefinition {
 }
 
 impl Settings {
-    /// Returns the lowest layer: the defaults of all options that have one.
+    /// Returns the lowest layer: the defaults of all options, and of the keys of services, that have one.
     pub fn defaults() -> Self {
-        let defaults = OPTIONS.iter().filter_map(|option| Some((option, option.default?)));
+        let all = OPTIONS.iter().chain(SERVICE_KEYS);
+        let defaults = all.filter_map(|option| Some((option, option.default?)));
         defaults.fold(Self::default(), |settings, (option, text)| {
             settings.or(option.parse(text).expect("a default is valid for its option"))
         })
@@ -261,11 +295,19 @@ fn scalar(value: &DeValue<'_>) -> Result<String, String> {
     }
 }
 
-fn string(value: &DeValue<'_>, expected: &str) -> Result<String, String> {
+/// Returns the name that `word` probably means: a name with more than a third of its letters wrong is
+/// no misspelling.
+pub(super) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, name) =
+        names.map(|name| (strsim::damerau_levenshtein(word, name), name)).min()?;
+    (distance <= 1 + name.len() / 3).then_some(name)
+}
+
+pub(super) fn string(value: &DeValue<'_>, expected: &str) -> Result<String, String> {
     value.as_str().map(str::to_owned).ok_or_else(|| unexpected(value, expected))
 }
 
-fn unexpected(value: &DeValue<'_>, expected: &str) -> String {
+pub(super) fn unexpected(value: &DeValue<'_>, expected: &str) -> String {
     let found = value.type_str();
     match value {
         DeValue::String(text) => format!("found {found} \"{text}\", expected {expected}"),

@@ -2,6 +2,7 @@
 
 mod command_line;
 mod definitions;
+mod listeners;
 mod values;
 
 use std::ffi::OsString;
@@ -58,18 +59,31 @@ fn file(text: &str) -> (tempfile::NamedTempFile, String) {
 fn the_defaults_are_those_of_the_manual() {
     let config = load("--workers 3");
     let seconds = Duration::from_secs;
+    let connection = ConnectionConfig {
+        buffer_size: 256 * 1024,
+        splice: Splice::Auto,
+        idle_timeout: Some(seconds(10)),
+        write_timeout: Some(seconds(60)),
+        linger_timeout: seconds(10),
+        idle_close: IdleClose::Fin,
+        idle_message: None,
+    };
     assert_eq!(
         config,
         Config {
             listen: ListenConfig {
-                endpoints: vec![Endpoint {
-                    address: "[::]:8090".parse().expect("an address"),
-                    scope: Scope::DualStack,
+                listeners: vec![ListenerConfig {
+                    endpoint: Endpoint {
+                        address: "[::]:8090".parse().expect("an address"),
+                        scope: Scope::DualStack,
+                    },
+                    service: ServiceConfig::Echo,
+                    connection: connection.clone(),
+                    nodelay: true,
+                    keepalive: None,
                 }],
                 backlog: 128,
                 share_port: false,
-                nodelay: true,
-                keepalive: None,
             },
             fleet: FleetConfig {
                 workers: NonZeroU32::new(3).expect("not zero"),
@@ -82,17 +96,8 @@ fn the_defaults_are_those_of_the_manual() {
                 balance: Balance::Hash,
                 busy_poll: None,
             },
-            connection: ConnectionConfig {
-                buffer_size: 256 * 1024,
-                splice: Splice::Auto,
-                idle_timeout: Some(seconds(10)),
-                write_timeout: Some(seconds(60)),
-                linger_timeout: seconds(10),
-                idle_close: IdleClose::Fin,
-                idle_message: None,
-                max_connections: None,
-                max_concurrent_connections: None,
-            },
+            connection,
+            limits: LimitsConfig { max_connections: None, max_concurrent_connections: None },
             admin: AdminConfig { address: None, hosts: Vec::new(), min_healthy: NonZeroU32::MIN },
             log: LogConfig {
                 level: LogLevel::Info,
@@ -113,7 +118,7 @@ fn the_defaults_are_those_of_the_manual() {
 #[test]
 fn every_option_arrives() {
     let config = load(
-        "--port 1 --listen 127.0.0.1 --connection-backlog 2 --allow-shared-port --enable-nodelay=false \
+        "--port 1 --listen 127.0.0.1 --service discard --connection-backlog 2 --allow-shared-port --enable-nodelay=false \
          --keepalive-delay 3 --workers 4 --worker-timeout 0 --graceful-timeout 5 --shutdown-delay 6 \
          --drain-timeout 7 --drain-spread 8 --cpu-affinity --balance least-connections --busy-poll 50 \
          --buffer-size 8K --idle-timeout 0 --write-timeout 0 --linger-timeout 9 \
@@ -123,10 +128,17 @@ fn every_option_arrives() {
          --log-empty --state-file s --admin 8091 --admin-host a,B.c --admin-host d --min-healthy 2 \
          --splice off --fault hang-at-boot:2",
     );
-    let ListenConfig { endpoints, backlog, share_port, nodelay, keepalive } = config.listen;
-    assert_eq!(endpoints[0].to_string(), "127.0.0.1:1");
-    assert_eq!((backlog, share_port, nodelay), (2, true, false));
-    assert_eq!(keepalive, Some(Keepalive { delay: Duration::from_secs(3), give_up: None }));
+    let ListenConfig { listeners, backlog, share_port } = config.listen;
+    let [listener] = &listeners[..] else { panic!("{listeners:?}") };
+    assert_eq!(listener.endpoint.to_string(), "127.0.0.1:1");
+    assert_eq!((backlog, share_port, listener.nodelay), (2, true, false));
+    assert_eq!((&listener.service, &listener.connection), {
+        (&ServiceConfig::Discard, &config.connection)
+    });
+    assert_eq!(
+        listener.keepalive,
+        Some(Keepalive { delay: Duration::from_secs(3), give_up: None })
+    );
 
     let fleet = config.fleet;
     assert_eq!((fleet.workers.get(), fleet.worker_timeout, fleet.pin_cpus), (4, None, true));
@@ -139,8 +151,9 @@ fn every_option_arrives() {
     assert_eq!((connection.buffer_size, connection.idle_close), (8192, IdleClose::Reset));
     assert_eq!(connection.linger_timeout, Duration::from_secs(9));
     assert_eq!(connection.idle_message.as_deref(), Some("bye"));
-    assert_eq!(connection.max_connections.map(NonZeroU64::get), Some(10));
-    assert_eq!(connection.max_concurrent_connections.map(NonZeroU32::get), Some(11));
+    let limits = config.limits;
+    assert_eq!(limits.max_connections.map(NonZeroU64::get), Some(10));
+    assert_eq!(limits.max_concurrent_connections.map(NonZeroU32::get), Some(11));
 
     let LogConfig { level, format, timestamps, access, access_file, empty } = config.log;
     assert_eq!((access, access_file, empty), (AccessLog::Errors, Some("a".into()), true));
@@ -163,7 +176,7 @@ fn the_higher_layer_wins() {
     let set =
         [("TCP_ECHO_CONFIG", path.as_str()), ("TCP_ECHO_WORKERS", "2"), ("TCP_ECHO_PORT", "2")];
     let config = load_with("--port 3 --idle-message=", &set);
-    assert_eq!(config.listen.endpoints[0].address.port(), 3);
+    assert_eq!(config.listen.listeners[0].endpoint.address.port(), 3);
     assert_eq!(config.fleet.workers.get(), 2);
     assert_eq!(config.listen.backlog, 1);
     assert_eq!(config.connection.idle_message, None);

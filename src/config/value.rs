@@ -69,10 +69,13 @@ impl<T: Scalar> Value for Vec<T> {
     const FORM: Form = Form::List;
 
     fn parse(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "" => Ok(Self::new()),
-            _ => text.split(',').map(T::parse).collect(),
-        }
+        // An error about a part of a value does not repeat the value.
+        let named = |item: &str, ValueError(reason)| match reason.contains(item.trim()) {
+            false if item != text => ValueError(format!("'{}': {reason}", item.trim())),
+            _ => ValueError(reason),
+        };
+        let items = text.split(',').filter(|_| !text.is_empty());
+        items.map(|item| T::parse(item).map_err(|error| named(item, error))).collect()
     }
 
     fn text(&self) -> String {

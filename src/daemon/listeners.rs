@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::config::{Endpoint, Keepalive, ListenConfig, Scope};
+use crate::config::{Endpoint, Keepalive, ListenConfig, ListenerConfig, Scope};
 use crate::sys::sockets::address_of;
 
 /// Longest `TCP_USER_TIMEOUT`, 24.8 days: the kernel rejects more milliseconds than fit into an
@@ -113,7 +113,7 @@ pub fn open(endpoint: &Endpoint, options: &ListenConfig) -> Result<OwnedFd, List
         let (socket, endpoint) = new_socket(endpoint)?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        tune(&SockRef::from(&socket), options)?;
+        tune(&SockRef::from(&socket), options.listener_at(endpoint.address))?;
         socket.bind(&endpoint.address.into())?;
         Ok(socket.into())
     };
@@ -138,25 +138,30 @@ pub fn listen(socket: &OwnedFd, options: &ListenConfig) -> Result<(), ListenErro
 ///
 /// # Errors
 /// [`TuneError`] for the first option that setsockopt(2) rejects; none in practice.
-pub fn tune(socket: &SockRef<'_>, options: &ListenConfig) -> Result<(), TuneError> {
+pub fn tune(socket: &SockRef<'_>, listener: &ListenerConfig) -> Result<(), TuneError> {
     let failed = |option| move |source| TuneError { option, source };
-    socket.set_tcp_nodelay(options.nodelay).map_err(failed("--enable-nodelay"))?;
+    socket.set_tcp_nodelay(listener.nodelay).map_err(failed("--enable-nodelay"))?;
     // Urgent data is echoed in its place.
     socket.set_out_of_band_inline(true).map_err(failed("SO_OOBINLINE"))?;
-    keep_alive(socket, options.keepalive).map_err(failed("--keepalive-delay"))
+    keep_alive(socket, listener.keepalive).map_err(failed("--keepalive-delay"))
 }
 
-/// Sets the options of a new configuration on a listening socket, and its queue length if `ours` is
-/// `true`: no other program uses the socket.
+/// Sets the options of a new configuration on a socket that listens on `address`, and its queue
+/// length if `ours` is `true`: no other program uses the socket.
 ///
 /// # Errors
 /// [`TuneError`] for the first option that is rejected. The socket keeps listening.
-pub fn retune(socket: &OwnedFd, options: &ListenConfig, ours: bool) -> Result<(), TuneError> {
+pub fn retune(
+    socket: &OwnedFd,
+    address: SocketAddr,
+    options: &ListenConfig,
+    ours: bool,
+) -> Result<(), TuneError> {
     if ours {
         let option = "--connection-backlog";
         listen(socket, options).map_err(|error| TuneError { option, source: error.source })?;
     }
-    tune(&SockRef::from(socket), options)
+    tune(&SockRef::from(socket), options.listener_at(address))
 }
 
 /// Opens a non-blocking socket for an endpoint; an IPv4 socket for a dual-stack wildcard if the
@@ -211,6 +216,39 @@ fn explain(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Layers, OptionDefinition};
+
+    fn listen(text: &str) -> ListenConfig {
+        let command_line = OptionDefinition::find("listen").expect("an option").parse(text);
+        let command_line = command_line.expect("valid");
+        Config::load(&Layers { command_line, ..Layers::default() }).expect("valid").listen
+    }
+
+    #[test]
+    fn a_socket_has_the_options_of_its_listener() {
+        let options = |socket: &OwnedFd| {
+            let socket = SockRef::from(socket);
+            let delay = socket
+                .keepalive()
+                .expect("readable")
+                .then(|| socket.tcp_keepalive_time().expect("readable"));
+            (socket.tcp_nodelay().expect("readable"), delay)
+        };
+        let delay = |seconds| Some(Duration::from_secs(seconds));
+        let config = listen("127.0.0.1:0?enable-nodelay=false&keepalive-delay=9,127.0.0.2:0");
+        let sockets: Vec<OwnedFd> =
+            config.endpoints().map(|endpoint| open(&endpoint, &config).expect("free")).collect();
+        assert_eq!(options(&sockets[0]), (false, delay(9)));
+        assert_eq!(options(&sockets[1]), (true, None));
+
+        let config = listen("127.0.0.1:0,127.0.0.2:0?keepalive-delay=7&enable-nodelay=false");
+        for socket in &sockets {
+            let bound = address_of(socket).expect("bound");
+            retune(socket, bound, &config, false).expect("valid options");
+        }
+        assert_eq!(options(&sockets[0]), (true, None));
+        assert_eq!(options(&sockets[1]), (false, delay(7)));
+    }
 
     #[test]
     fn a_write_timeout_is_limited_to_the_kernels_maximum() {

@@ -145,5 +145,5 @@ fn every_variable_that_is_wrong_is_named_and_an_empty_one_is_unset() {
 #[test]
 fn what_kubernetes_sets_for_a_service_of_this_name_is_not_the_port() {
     let config = load_with("", &[("TCP_ECHO_PORT", "tcp://10.0.0.1:80")]);
-    assert_eq!(config.listen.endpoints[0].address.port(), 8090);
+    assert_eq!(config.listen.listeners[0].endpoint.address.port(), 8090);
 }

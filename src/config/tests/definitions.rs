@@ -12,12 +12,13 @@ fn names_and_variables_are_unique() {
         assert!(option.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
         assert!(OptionDefinition::find(option.name).is_some_and(|it| std::ptr::eq(it, option)));
     }
-    assert_eq!(OPTIONS[4].variable(), "TCP_ECHO_IDLE_TIMEOUT");
+    let option = OptionDefinition::find("idle-timeout").expect("an option");
+    assert_eq!(option.variable(), "TCP_ECHO_IDLE_TIMEOUT");
 }
 
 #[test]
 fn a_help_line_is_short_and_lists_the_choices() {
-    for option in OPTIONS {
+    for option in OPTIONS.iter().chain(SERVICE_KEYS) {
         let help = option.help;
         assert!(help.len() <= 60, "{help}");
         assert!(help.starts_with(|letter: char| letter.is_ascii_uppercase()), "{help}");
@@ -29,7 +30,7 @@ fn a_help_line_is_short_and_lists_the_choices() {
 #[test]
 fn a_default_is_written_as_it_is_printed() {
     let defaults = Settings::defaults();
-    for option in OPTIONS {
+    for option in OPTIONS.iter().chain(SERVICE_KEYS) {
         assert_eq!(option.default.is_some(), option.is_in(&defaults), "{}", option.name);
         if let Some(default) = option.default {
             assert_eq!(
@@ -52,6 +53,17 @@ fn every_option_is_in_the_manual_with_its_value_and_default() {
         };
         let default = default.map_or("none".to_owned(), |default| format!("`{default}`"));
         let row = format!("| `--{name}{value}` | {default} |");
+        assert!(manual.contains(&row), "{row}");
+    }
+    for service in ServiceName::ALL {
+        assert!(manual.contains(&format!("\n| `{service}` | ")), "{service}");
+    }
+    for OptionDefinition { name, value_name, default, .. } in SERVICE_KEYS {
+        let default = match default {
+            Some("") => "empty".to_owned(),
+            _ => default.map_or("none".to_owned(), |default| format!("`{default}`")),
+        };
+        let row = format!(" | `{name}={value_name}` | {default} |");
         assert!(manual.contains(&row), "{row}");
     }
 }

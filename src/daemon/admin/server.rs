@@ -54,8 +54,6 @@ fn connection_config() -> ConnectionConfig {
         linger_timeout: Duration::from_secs(1),
         idle_close: IdleClose::Fin,
         idle_message: None,
-        max_connections: None,
-        max_concurrent_connections: None,
     }
 }
 

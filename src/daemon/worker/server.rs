@@ -91,7 +91,7 @@ impl<'a, S: Service> Server<'a, S> {
         Ok(Self {
             acceptor,
             connections: Connections::new(
-                &assignment.config.connection,
+                assignment.config.listen.connection_of_first_listener(),
                 service,
                 assignment.block,
                 access_log(assignment),
@@ -210,7 +210,7 @@ impl<'a, S: Service> Server<'a, S> {
             } else {
                 self.admit(stream, None, now, tick);
             }
-            let limit = self.assignment.config.connection.max_connections;
+            let limit = self.assignment.config.limits.max_connections;
             if limit.is_some_and(|limit| self.accepted >= limit.get()) {
                 return self.recycle(now);
             }
@@ -256,7 +256,7 @@ impl<'a, S: Service> Server<'a, S> {
     }
 
     fn is_full(&self) -> bool {
-        let limit = self.assignment.config.connection.max_concurrent_connections;
+        let limit = self.assignment.config.limits.max_concurrent_connections;
         limit.is_some_and(|limit| self.connections.len() >= limit.get() as usize)
     }
 
@@ -264,7 +264,7 @@ impl<'a, S: Service> Server<'a, S> {
     /// worker does not pause and resume all the time.
     fn connections_ended(&mut self) {
         self.acceptor.resume_early();
-        let limit = self.assignment.config.connection.max_concurrent_connections;
+        let limit = self.assignment.config.limits.max_concurrent_connections;
         let enough = limit.map_or(usize::MAX, |limit| {
             let limit = limit.get() as usize;
             limit - (limit / 10).max(1)

@@ -97,8 +97,8 @@ mod tests {
 
     fn facts(listen: &str, result: &BindResult, privilege: bool) -> (Facts, Config) {
         let config = config(&format!("--listen {listen}"));
-        let endpoints = config.listen.endpoints.iter();
-        let addresses = endpoints.map(|&endpoint| (endpoint, result.clone())).collect();
+        let endpoints = config.listen.endpoints();
+        let addresses = endpoints.map(|endpoint| (endpoint, result.clone())).collect();
         let ports = Ports { privilege: Ok(privilege), ..fine().ports };
         (Facts { addresses, ports, ..fine() }, config)
     }

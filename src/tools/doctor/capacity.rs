@@ -31,7 +31,7 @@ struct Demand {
 impl Demand {
     fn of(config: &Config) -> Self {
         let workers = u64::from(config.fleet.workers.get());
-        let addresses = config.listen.endpoints.len() as u64;
+        let addresses = config.listen.listeners.len() as u64;
         // Including the listeners of another worker whose accept queue it may take over.
         let worker = 12
             + 2 * addresses
@@ -44,7 +44,7 @@ impl Demand {
             workers,
             controller: controller::descriptors_needed(config),
             worker,
-            limit: config.connection.max_concurrent_connections.map(|limit| limit.get().into()),
+            limit: config.limits.max_concurrent_connections.map(|limit| limit.get().into()),
         }
     }
 
@@ -137,7 +137,8 @@ pub(super) fn processes(facts: &Facts, config: &Config) -> Fact<Verdict> {
 /// on top.
 pub(super) fn memory(facts: &Facts, config: &Config) -> Fact<Verdict> {
     let demand = Demand::of(config);
-    let buffer = config.connection.buffer_size as u64;
+    let buffers = config.listen.listeners.iter().map(|it| it.connection.buffer_size as u64);
+    let buffer = buffers.max().unwrap_or(0);
     let (available, source, in_cgroup) = match (facts.cgroup.memory.clone()?, &facts.memory) {
         (Some(limit), Ok(total)) if limit > *total => (*total, "the machine has", false),
         (Some(limit), _) => (limit, "the cgroup has", true),

@@ -24,7 +24,7 @@ pub(super) fn assert_verdict(found: Fact<Verdict>, level: Level, text: &str, adv
 
 /// Returns the facts of a machine without any problem.
 pub(super) fn fine() -> Facts {
-    let endpoints = config("").listen.endpoints;
+    let listen = config("").listen;
     Facts {
         descriptors: Ok(Limits { soft: 1024, hard: 20_000 }),
         nr_open: Ok(1_048_576),
@@ -57,7 +57,7 @@ pub(super) fn fine() -> Facts {
             pid_namespace: Ok(false),
             proc: Ok(()),
         },
-        addresses: endpoints.into_iter().map(|it| (it, BindResult::Free)).collect(),
+        addresses: listen.endpoints().map(|it| (it, BindResult::Free)).collect(),
         admin: None,
         files: Vec::new(),
     }

@@ -80,7 +80,7 @@ pub(super) fn steering(facts: &Facts, config: &Config) -> Fact<Verdict> {
 /// Checks for IPv6, without which `*` is IPv4 only.
 pub(super) fn ipv6(facts: &Facts, config: &Config) -> Fact<Verdict> {
     let Ipv6 { sockets, addresses, bindv6only } = &facts.ipv6;
-    let wanted = config.listen.endpoints.iter().any(|endpoint| endpoint.scope != Scope::V4);
+    let wanted = config.listen.endpoints().any(|endpoint| endpoint.scope != Scope::V4);
     if !sockets {
         return Ok(match wanted {
             true => {
@@ -115,7 +115,7 @@ pub(super) fn local_ports(facts: &Facts, config: &Config) -> Fact<Verdict> {
         reserved.split(',').filter_map(range).any(|(first, last)| (first..=last).contains(&port))
     };
     let is_local = |port: &u16| (first..=last).contains(port) && !is_reserved(*port);
-    let mut ports = config.listen.endpoints.iter().map(|endpoint| endpoint.address.port());
+    let mut ports = config.listen.endpoints().map(|endpoint| endpoint.address.port());
     if let Some(port) = ports.find(is_local) {
         let text = format!(
             "an outgoing connection may take port {port} before the daemon ({first}-{last}, {RANGE})"
@@ -172,7 +172,7 @@ pub(super) fn conntrack(facts: &Facts, config: &Config) -> Fact<Verdict> {
 
 /// Returns the configured limit of connections of all workers together.
 fn max_connections(config: &Config) -> Option<u64> {
-    let limit = u64::from(config.connection.max_concurrent_connections?.get());
+    let limit = u64::from(config.limits.max_concurrent_connections?.get());
     Some(limit * u64::from(config.fleet.workers.get()))
 }
 

@@ -34,8 +34,8 @@ pub(super) struct OutputFile {
 
 /// Binds each listen address briefly, as the daemon would.
 pub(super) fn bind_endpoints(files: &Files, listen: &ListenConfig) -> Vec<(Endpoint, BindResult)> {
-    let endpoints = listen.endpoints.iter();
-    endpoints.map(|&endpoint| (endpoint, bind(files, endpoint, listen.share_port))).collect()
+    let endpoints = listen.endpoints();
+    endpoints.map(|endpoint| (endpoint, bind(files, endpoint, listen.share_port))).collect()
 }
 
 fn bind(files: &Files, endpoint: Endpoint, share_port: bool) -> BindResult {

@@ -29,8 +29,6 @@ pub(super) fn config() -> ConnectionConfig {
         linger_timeout: Duration::from_secs(2),
         idle_close: IdleClose::Fin,
         idle_message: None,
-        max_connections: None,
-        max_concurrent_connections: None,
     }
 }
 

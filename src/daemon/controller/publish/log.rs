@@ -157,7 +157,7 @@ pub(crate) fn descriptors_needed(config: &Config) -> u64 {
     /// The admin socket, and the channels of the admin process and its successor.
     const ADMIN: u64 = 4;
     let admin = config.admin.address.as_ref().map_or(0, |_| ADMIN);
-    let addresses = config.listen.endpoints.len() as u64;
+    let addresses = config.listen.listeners.len() as u64;
     let handoff = match config.fleet.balance {
         Balance::Hash => 0,
         Balance::LeastConnections => 2,

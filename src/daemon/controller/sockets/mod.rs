@@ -74,7 +74,7 @@ impl Sockets {
                 Kind::External(address) => (address, false),
                 Kind::Handoff => return None,
             };
-            let error = listeners::retune(socket, options, ours).err()?;
+            let error = listeners::retune(socket, address, options, ours).err()?;
             Some((address, error))
         });
         if let Some((address, error)) = failed.collect::<Vec<_>>().first() {

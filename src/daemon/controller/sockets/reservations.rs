@@ -21,7 +21,7 @@ pub(crate) fn reserve_all(
     let mut free_port = 0;
     let mut reservations: Vec<Reservation> = Vec::new();
     let mut fresh = Vec::new();
-    for &wanted in &options.endpoints {
+    for wanted in options.endpoints() {
         let known = existing.iter().find(|reservation| reservation.wanted == wanted);
         let endpoint = match known {
             Some(reservation) => reservation.endpoint,
@@ -37,9 +37,9 @@ pub(crate) fn reserve_all(
         }
     }
     // Nothing can fail from here on, so the existing ones are used.
-    existing.retain(|reservation| options.endpoints.contains(&reservation.wanted));
-    for wanted in &options.endpoints {
-        let of_wanted = |reservation: &Reservation| reservation.wanted == *wanted;
+    existing.retain(|reservation| options.endpoints().any(|it| it == reservation.wanted));
+    for wanted in options.endpoints() {
+        let of_wanted = |reservation: &Reservation| reservation.wanted == wanted;
         let from = if fresh.iter().any(of_wanted) { &mut fresh } else { &mut *existing };
         if let Some(index) = from.iter().position(of_wanted) {
             reservations.push(from.remove(index));
@@ -58,8 +58,9 @@ pub(crate) fn check_admin_address(
     passed: &[Endpoint],
 ) -> Result<(), AdminSocketError> {
     let Some(AdminAddress::Tcp(address)) = config.admin.address else { return Ok(()) };
-    let echo = if passed.is_empty() { &config.listen.endpoints[..] } else { passed };
-    match echo.iter().find(|endpoint| endpoint.clashes_with(address)) {
+    let configured = config.listen.endpoints().filter(|_| passed.is_empty());
+    let mut all = configured.chain(passed.iter().copied());
+    match all.find(|endpoint| endpoint.clashes_with(address)) {
         Some(endpoint) => Err(AdminSocketError {
             address: AdminAddress::Tcp(address),
             source: io::Error::other(format!("address already used by --listen {endpoint}")),

@@ -28,7 +28,7 @@ pub(crate) fn adopt(
 ) -> io::Result<Vec<Endpoint>> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for Passed { name, address, socket } in passed {
-        listeners::tune(&SockRef::from(&socket), options)?;
+        listeners::tune(&SockRef::from(&socket), options.listener_at(address))?;
         if !endpoints.iter().any(|endpoint| endpoint.address == address) {
             endpoints.push(Endpoint { address, scope: scope_of(&socket, address) });
         }

@@ -102,7 +102,7 @@ mod table {
         let clock = Clock::start(Instant::now());
         let mut poll = Poll::new().expect("epoll");
         let mut connections =
-            Connections::new(&config.connection, Echo, statistics.block(block), None);
+            Connections::new(0, &config.connection, Echo, statistics.block(block), None);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("client");
         let (server, _) = listener.accept().expect("accept");

@@ -46,7 +46,8 @@ fn no_message_allocates() {
     let mut statistics = Statistics::new().expect("memory");
     let block = statistics.allocate().expect("a block");
     let mut poll = Poll::new().expect("epoll");
-    let mut connections = Connections::new(&config.connection, Echo, statistics.block(block), None);
+    let mut connections =
+        Connections::new(0, &config.connection, Echo, statistics.block(block), None);
 
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("client");

@@ -7,7 +7,7 @@ use super::request::{MAX_HEAD, Rejection, parse};
 use super::response::{Response, Status};
 use super::routes::{self, StatsSource};
 use crate::daemon::ids::BlockId;
-use crate::daemon::services::{Answer, Service};
+use crate::daemon::services::{Io, Service};
 use crate::daemon::stats::{Field, Layout, Snapshot, Statistics, StatsBlock, rates};
 use crate::event_loop::timers::Clock;
 
@@ -86,15 +86,10 @@ impl<'a, S: StatsSource> Http<'a, S> {
         }
         (done, false)
     }
-}
 
-impl<S: StatsSource> Service for Http<'_, S> {
-    type Session = Session;
-
-    // A request must be complete within the idle timeout after the last response, even if it arrives slowly.
-    const INPUT_IS_ACTIVITY: bool = false;
-
-    fn answer<'a>(&'a mut self, session: &mut Session, input: &'a [u8]) -> Answer<'a> {
+    /// Returns the responses to the requests that `input` completes, and `true` if the last response ends
+    /// the connection.
+    fn answer(&mut self, session: &mut Session, input: &[u8]) -> (&[u8], bool) {
         self.out.clear();
         self.out.shrink_to(MAX_OUTPUT);
         let last = if session.partial.is_empty() {
@@ -108,7 +103,22 @@ impl<S: StatsSource> Service for Http<'_, S> {
             session.partial = input[done..].to_vec();
             last
         };
-        Answer { bytes: &self.out, last }
+        (&self.out, last)
+    }
+}
+
+impl<S: StatsSource> Service for Http<'_, S> {
+    type Session = Session;
+
+    // A request must be complete within the idle timeout after the last response, even if it arrives slowly.
+    const INPUT_IS_ACTIVITY: bool = false;
+
+    fn received(&mut self, session: &mut Session, io: &mut impl Io, input: &[u8]) {
+        let (responses, last) = self.answer(session, input);
+        io.send(responses);
+        if last {
+            io.finish();
+        }
     }
 }
 
@@ -159,7 +169,7 @@ pub(super) fn converse<'a>(
     let mut http = Http::new(shared, Hosts::Only(&[]));
     let (mut session, mut said) = (Session::default(), Vec::new());
     for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
-        let Answer { bytes, last } = http.answer(&mut session, piece);
+        let (bytes, last) = http.answer(&mut session, piece);
         said.extend_from_slice(bytes);
         if last {
             return (said, true);
@@ -213,6 +223,6 @@ mod tests {
         let mut http = Http::new(shared, Hosts::Only(&[]));
         let mut session = Session::default();
         http.close();
-        assert!(http.answer(&mut session, HEALTH.as_bytes()).last, "about to end");
+        assert!(http.answer(&mut session, HEALTH.as_bytes()).1, "about to end");
     }
 }

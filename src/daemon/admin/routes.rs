@@ -11,7 +11,7 @@ use crate::sys::usage::Usage;
 const SILENT: &str = "the controller does not respond";
 
 /// The source of responses.
-pub(super) trait StatsSource {
+pub(super) trait StatsSource: std::fmt::Debug {
     /// Takes a snapshot of the statistics.
     fn snapshot(&self) -> Snapshot;
 

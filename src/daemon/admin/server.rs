@@ -99,7 +99,7 @@ impl<'a> Server<'a> {
         let service = Http::new(Shared { layout: assignment.layout, block, clock }, hosts);
         Ok(Self {
             listener: Some(Listener::new(&assignment.admin_socket, &registry, LISTENER)?),
-            connections: Connections::new(&connection_config(), service, block, None),
+            connections: Connections::new(0, &connection_config(), service, block, None),
             assignment,
             registry,
             signals,

@@ -3,6 +3,7 @@
 //! The socket is registered once, edge-triggered. [`Readiness`] holds what the kernel has reported and
 //! no system call has contradicted; a connection works while its readiness and its needs overlap.
 
+mod service_io;
 mod steps;
 
 use std::net::TcpStream;
@@ -168,7 +169,7 @@ impl<T, X: Transport> Connection<T, X> {
     }
 
     /// Counts the end of the connection, and returns its data for the access log.
-    pub(super) fn finish(
+    pub(super) fn finish<S: Service>(
         &mut self,
         reason: Reason,
         now: Tick,
@@ -176,9 +177,13 @@ impl<T, X: Transport> Connection<T, X> {
         pools: &mut Pools<X::Pipe>,
     ) -> Option<Box<Record>> {
         let write_buffer = self.write_buffer.take();
-        let unsent = write_buffer.as_ref().map_or(0, |write_buffer| write_buffer.len());
+        let unsent = write_buffer.as_ref().map_or(0, |write_buffer| write_buffer.len()) as u64;
         write_buffer.into_iter().for_each(|it| it.release(pools));
-        block.count_closed(reason, now.since(self.accepted), unsent as u64);
+        block.count_closed(reason, now.since(self.accepted), unsent);
+        if !S::RETURNS_INPUT && reason.is_orderly() {
+            // Nobody has sent these bytes, so they are not lost.
+            block.add(Field::Abandoned, unsent);
+        }
         self.record.take()
     }
 

@@ -19,6 +19,7 @@ mod bulk;
 mod connection;
 mod pipes;
 pub mod record;
+pub mod table;
 #[cfg(test)]
 mod tests;
 mod timeouts;
@@ -51,9 +52,15 @@ use crate::event_loop::Readiness;
 use crate::event_loop::timers::{Tick, TimerRing};
 use crate::sys::memory;
 
-/// Bits of a token that hold the table's key. The others hold the generation, so that an event for a
-/// closed connection is never taken for one of its successor.
+/// Bits of a token that hold the connection's key in its table.
 const KEY_BITS: u32 = 32;
+
+/// Bits of a token that hold the connection's generation, so that an event for a closed connection is
+/// never taken for one of its successor. The remaining bits hold the number of the table.
+const GENERATION_BITS: u32 = 24;
+
+/// Limit on the number of tables of a process. Tokens with a higher number are not a connection's.
+pub const MAX_TABLES: usize = 255;
 
 /// Entries of a list above which its memory is freed after a burst.
 const KEPT_CAPACITY: usize = 1024;
@@ -90,6 +97,8 @@ impl<P: SplicePipe> Pools<P> {
 #[derive(Debug)]
 pub struct Connections<'a, S: Service, X: Transport = TcpStream> {
     table: Slab<Connection<S::Session, X>>,
+    /// Number of the table in its process.
+    number: u32,
     generation: u32,
     queue: VecDeque<Token>,
     /// Entries are keys only, half as long as tokens.
@@ -109,14 +118,15 @@ pub struct Connections<'a, S: Service, X: Transport = TcpStream> {
 
 impl<'a, S: Service> Connections<'a, S> {
     /// Creates an empty table, which counts in `block` and records finished connections with
-    /// `recorder`.
+    /// `recorder`. Its `number` is below [`MAX_TABLES`], and no other table of the process has it.
     pub fn new(
+        number: u32,
         config: &ConnectionConfig,
         service: S,
         block: StatsBlock<'a>,
         recorder: Option<Box<dyn Recorder + 'a>>,
     ) -> Self {
-        Self::over(config, service, block, recorder)
+        Self::over(number, config, service, block, recorder)
     }
 
     /// Adds an accepted connection.
@@ -129,10 +139,11 @@ impl<'a, S: Service> Connections<'a, S> {
         stream: mio::net::TcpStream,
         now: Tick,
     ) -> io::Result<()> {
+        let stream = TcpStream::from(stream);
         let record = self.recorder.as_ref().map(|_| Record::begin(&stream));
         // Priority: without it an urgent byte would look like the end of what has arrived.
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        self.add(stream.into(), record, now, |stream, token| {
+        self.add(stream, record, now, |stream, token| {
             registry.register(&mut SourceFd(&stream.as_raw_fd()), token, interest)
         })
     }
@@ -140,6 +151,7 @@ impl<'a, S: Service> Connections<'a, S> {
 
 impl<'a, S: Service, X: Transport> Connections<'a, S, X> {
     fn over(
+        number: u32,
         config: &ConnectionConfig,
         service: S,
         block: StatsBlock<'a>,
@@ -147,6 +159,7 @@ impl<'a, S: Service, X: Transport> Connections<'a, S, X> {
     ) -> Self {
         Self {
             table: Slab::new(),
+            number,
             generation: 0,
             queue: VecDeque::new(),
             timers: TimerRing::new(),
@@ -187,19 +200,26 @@ impl<'a, S: Service, X: Transport> Connections<'a, S, X> {
         now: Tick,
         register: impl FnOnce(&X, Token) -> io::Result<()>,
     ) -> io::Result<()> {
-        // The highest generation is reserved for tokens that are not a connection's.
-        self.generation = (self.generation + 1) % (u32::MAX - 1);
+        self.generation = (self.generation + 1) % (1 << GENERATION_BITS);
+        let generation = self.number << GENERATION_BITS | self.generation;
         let entry = self.table.vacant_entry();
-        let token = token_of(entry.key(), self.generation);
-        let mut connection = Connection::new(transport, self.generation, now, record);
+        let token = token_of(entry.key(), generation);
+        let mut connection = Connection::new(transport, generation, now, record);
         if let Err(error) = register(connection.transport(), token) {
-            let record = connection.finish(Reason::Error, now, self.block, &mut self.pools);
+            let record = connection.finish::<S>(Reason::Error, now, self.block, &mut self.pools);
             log_access(&mut self.recorder, record, Reason::Error);
             return Err(error);
         }
         connection.armed = self.timers.arm(connection.deadline(&self.timeouts), key_of(token));
-        entry.insert(connection);
+        let connection = entry.insert(connection);
         debug!(connection = token.0, "connection accepted");
+        let opened = connection.open(&mut context!(self, now));
+        if connection.can_step::<S>() {
+            enqueue(&mut self.queue, connection, token);
+        }
+        if let Err(reason) = opened {
+            self.close(token, reason, now);
+        }
         Ok(())
     }
 
@@ -283,7 +303,7 @@ impl<'a, S: Service, X: Transport> Connections<'a, S, X> {
                 "connection closed"
             );
             reset += usize::from(connection.reset_on_close());
-            let record = connection.finish(reason, now, self.block, &mut self.pools);
+            let record = connection.finish::<S>(reason, now, self.block, &mut self.pools);
             log_access(&mut self.recorder, record, reason);
         }
         reset
@@ -292,7 +312,7 @@ impl<'a, S: Service, X: Transport> Connections<'a, S, X> {
     fn close(&mut self, token: Token, reason: Reason, now: Tick) {
         debug!(connection = token.0, reason = reason.label(), "connection closed");
         let mut connection = self.table.remove(key_of(token) as usize);
-        let record = connection.finish(reason, now, self.block, &mut self.pools);
+        let record = connection.finish::<S>(reason, now, self.block, &mut self.pools);
         // The access log may need the descriptor.
         drop(connection);
         log_access(&mut self.recorder, record, reason);
@@ -307,6 +327,11 @@ fn log_access(
     if let Some((recorder, record)) = recorder.as_mut().zip(record) {
         recorder.record(&record, reason);
     }
+}
+
+/// Returns the number of the table that has the connection with this token.
+pub fn table_of(token: Token) -> usize {
+    token.0 >> (KEY_BITS + GENERATION_BITS)
 }
 
 fn token_of(key: usize, generation: u32) -> Token {

@@ -1,11 +1,12 @@
 //! Data of a connection for the access log.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Instant;
 
-use mio::net::TcpStream;
-
+use super::transport::Transport;
 use crate::daemon::stats::Reason;
 
 /// Addresses, duration, and byte counts of a connection.
@@ -29,19 +30,21 @@ pub trait Recorder: fmt::Debug {
     fn record(&mut self, record: &Record, reason: Reason);
 }
 
+/// A recorder of several tables.
+impl<R: Recorder> Recorder for Rc<RefCell<R>> {
+    fn record(&mut self, record: &Record, reason: Reason) {
+        self.borrow_mut().record(record, reason);
+    }
+}
+
 impl Record {
-    pub(super) fn begin(stream: &TcpStream) -> Box<Self> {
+    pub(super) fn begin(transport: &impl Transport) -> Box<Self> {
         Box::new(Self {
-            peer: stream.peer_addr().ok().map(canonical),
-            local: stream.local_addr().ok().map(canonical),
+            peer: transport.peer(),
+            local: transport.local(),
             since: Instant::now(),
             received: 0,
             sent: 0,
         })
     }
-}
-
-/// Returns `address` with an IPv4-mapped IPv6 address, as dual-stack sockets have it, written as IPv4.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

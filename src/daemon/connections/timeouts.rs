@@ -108,6 +108,12 @@ impl<S: Service, X: Transport> Connections<'_, S, X> {
             None => self.timeouts.draining(),
         };
         for (key, connection) in &mut self.table {
+            if S::PRODUCES {
+                // It is never quiet.
+                connection.begin_close(Reason::Drain, b"", &mut context!(self, now));
+                let token = token_of(key, connection.generation);
+                enqueue(&mut self.queue, connection, token);
+            }
             let deadline = connection.deadline(&self.timeouts);
             if deadline < connection.armed {
                 connection.armed = self.timers.arm(deadline, key as u32);

@@ -1,7 +1,7 @@
 //! System calls that a connection makes, behind a trait, so that tests can script their results.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use crate::sys::pipe::Pipe;
 use crate::sys::sockets;
@@ -29,6 +29,12 @@ pub trait Transport {
 
     /// Returns the number of sent bytes that the peer has not acknowledged.
     fn unsent(&self) -> u32;
+
+    /// Returns the address of the peer; `None` if the peer has left already.
+    fn peer(&self) -> Option<SocketAddr>;
+
+    /// Returns the address that the peer has connected to; `None` if the peer has left already.
+    fn local(&self) -> Option<SocketAddr>;
 
     /// Sends a FIN behind all bytes sent.
     fn shutdown_write(&mut self) -> io::Result<()>;
@@ -73,6 +79,14 @@ impl Transport for TcpStream {
         sockets::unsent(self)
     }
 
+    fn peer(&self) -> Option<SocketAddr> {
+        self.peer_addr().ok().map(canonical)
+    }
+
+    fn local(&self) -> Option<SocketAddr> {
+        self.local_addr().ok().map(canonical)
+    }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }
@@ -80,6 +94,11 @@ impl Transport for TcpStream {
     fn reset_on_close(&mut self) {
         sockets::reset_on_close(self);
     }
+}
+
+/// Returns `address` with an IPv4-mapped IPv6 address, as dual-stack sockets have it, written as IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 impl SplicePipe for Pipe {

@@ -28,6 +28,14 @@ impl<P: SplicePipe> WriteBuffer<P> {
         Some(Box::new(Self::Copied(Copied { bytes, sent: 0 })))
     }
 
+    /// Appends bytes. They must not follow bytes in a pipe.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Copied(copied) => copied.bytes.extend_from_slice(bytes),
+            Self::Piped(_) => unreachable!("nothing is sent while a write is pending"),
+        }
+    }
+
     /// Returns the number of bytes still to be sent.
     pub(super) fn len(&self) -> usize {
         match self {

@@ -1,6 +1,6 @@
 //! The echo protocol (RFC 862).
 
-use super::{Answer, Service};
+use super::{Io, Service};
 
 /// A service that returns its input.
 #[derive(Clone, Copy, Debug, Default)]
@@ -11,18 +11,7 @@ impl Service for Echo {
 
     const RETURNS_INPUT: bool = true;
 
-    fn answer<'a>(&'a mut self, (): &mut (), input: &'a [u8]) -> Answer<'a> {
-        input.into()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answer_is_the_input_itself() {
-        let input = b"foo";
-        assert!(std::ptr::eq(Echo.answer(&mut (), input).bytes, input));
+    fn received(&mut self, (): &mut (), io: &mut impl Io, input: &[u8]) {
+        io.send(input);
     }
 }

@@ -1,39 +1,61 @@
-//! Protocols that a process can speak; one file each.
+//! Protocols that a listener's connections can speak; one file each.
 
 mod echo;
 
 pub use echo::Echo;
 
-/// A TCP service: answers the input of a connection.
-///
-/// Generic, never `dyn`: the compiler inlines the echo.
-pub trait Service {
-    /// State of the service for each connection; `()` if there is none.
-    type Session: Default + std::fmt::Debug;
+use std::fmt::Debug;
+use std::net::SocketAddr;
 
-    /// `true` if the service returns its input unchanged, which permits splice(2).
+/// A protocol: what is sent on a connection, and when.
+///
+/// A connection calls its service while no write is pending, so that a client that does not read costs
+/// what one call has sent. Generic, never `dyn`: the compiler inlines the echo.
+pub trait Service: Debug {
+    /// State of the service for each connection; `()` if there is none.
+    type Session: Default + Debug;
+
+    /// `true` if the service owes its input back unchanged. This permits splice(2), and bytes that do
+    /// not come back count as lost.
     const RETURNS_INPUT: bool = false;
 
     /// `true` if input restarts the idle timeout even if the service does not answer it.
     const INPUT_IS_ACTIVITY: bool = true;
 
-    /// Answers `input`, which is never empty. The answer may borrow from the input or the service; it is
-    /// sent or copied before the next call.
-    fn answer<'a>(&'a mut self, session: &mut Self::Session, input: &'a [u8]) -> Answer<'a>;
-}
+    /// `true` if the service sends without input, in [`Self::writable`].
+    const PRODUCES: bool = false;
 
-/// The answer of a service to a piece of input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer<'a> {
-    /// Bytes to send; may be empty.
-    pub bytes: &'a [u8],
-    /// `true` if the daemon ends the connection once `bytes` are sent.
-    pub last: bool,
-}
-
-impl<'a> From<&'a [u8]> for Answer<'a> {
-    /// An answer after which the connection stays open.
-    fn from(bytes: &'a [u8]) -> Self {
-        Self { bytes, last: false }
+    /// Returns the size of the largest piece of input, in bytes, whose answer is not too long to be kept
+    /// for a client that does not read.
+    fn max_input(&self) -> usize {
+        usize::MAX
     }
+
+    /// Begins a connection.
+    fn opened(&mut self, _session: &mut Self::Session, _io: &mut impl Io) {}
+
+    /// Handles `input`, which is never empty.
+    fn received(&mut self, session: &mut Self::Session, io: &mut impl Io, input: &[u8]);
+
+    /// Handles the end of the input, the client's FIN. The connection ends once everything is sent.
+    fn input_ended(&mut self, _session: &mut Self::Session, _io: &mut impl Io) {}
+
+    /// Sends more: everything is sent, and the kernel has room.
+    fn writable(&mut self, _session: &mut Self::Session, _io: &mut impl Io) {}
+}
+
+/// The connection that a service is called for.
+pub trait Io {
+    /// Sends bytes. What the kernel does not take is kept and sent later, in order.
+    fn send(&mut self, bytes: &[u8]);
+
+    /// Ends the connection in order: sends a FIN behind the last byte, and discards input until the
+    /// client's FIN.
+    fn finish(&mut self);
+
+    /// Returns the address of the client; `None` if the client has left already.
+    fn peer(&self) -> Option<SocketAddr>;
+
+    /// Returns the address that the client has connected to; `None` if the client has left already.
+    fn local(&self) -> Option<SocketAddr>;
 }

@@ -43,7 +43,7 @@ pub(crate) enum Field {
     Sent,
     /// Receives answered.
     Messages,
-    /// Bytes sent that no client sent: idle messages.
+    /// Bytes sent that no client sent: idle messages, and those that services make.
     Injected,
     /// Unsent bytes of connections that were reset.
     Abandoned,
@@ -55,6 +55,8 @@ pub(crate) enum Field {
     LagSum,
     /// Sum of the values in [`DURATION`], in milliseconds.
     DurationSum,
+    /// Received bytes that no service owes back.
+    Consumed,
 }
 
 /// Consecutive words that count one thing by kind.
@@ -75,7 +77,7 @@ pub(super) const LAG: FieldRange = FieldRange { first: 52, len: 16 };
 pub(super) const DURATION: FieldRange = FieldRange { first: 68, len: 16 };
 
 // The ranges do not overlap, and fit.
-const _: () = assert!(Field::DurationSum as usize <= CLOSED.first);
+const _: () = assert!((Field::Consumed as usize) < CLOSED.first);
 const _: () = assert!(CLOSED.first + CLOSED.len <= ACCEPT_ERRORS.first);
 const _: () = assert!(ACCEPT_ERRORS.first + ACCEPT_ERRORS.len <= LAG.first);
 const _: () = assert!(LAG.first + LAG.len <= DURATION.first);

@@ -149,7 +149,8 @@ pub(super) fn totals(layout: Layout<'_>) -> ([u64; BLOCK_WORDS], Vec<Sample>) {
 pub(super) fn retire_block(block: StatsBlock<'_>, slot: usize, former: Option<StatsBlock<'_>>) {
     let died = block.get(Field::Accepted).saturating_sub(block.sum(CLOSED));
     let gone = block.get(Field::Sent).saturating_add(block.get(Field::Abandoned));
-    let owed = block.get(Field::Received).saturating_add(block.get(Field::Injected));
+    let received = block.get(Field::Received).saturating_sub(block.get(Field::Consumed));
+    let owed = received.saturating_add(block.get(Field::Injected));
     if let (0, Some(former)) = (slot, former) {
         former.add(Field::LogDropped, block.get(Field::LogDropped));
     } else if let Some(former) = former {

@@ -75,6 +75,7 @@ fn counters() -> Vec<(String, usize)> {
         ("sent", Field::Sent),
         ("messages", Field::Messages),
         ("injected", Field::Injected),
+        ("consumed", Field::Consumed),
         ("abandoned", Field::Abandoned),
         ("accept-pauses", Field::Pauses),
         ("log-lines-dropped", Field::LogDropped),
@@ -142,8 +143,9 @@ impl SavedTotals {
         let closed: u64 = words[CLOSED.first..][..CLOSED.len].iter().sum();
         let died = words[Field::Accepted as usize].saturating_sub(closed);
         words[CLOSED.first + Reason::WorkerDied as usize] += died;
-        let owed = words[Field::Received as usize] + words[Field::Injected as usize];
-        let gone = words[Field::Sent as usize] + words[Field::Abandoned as usize];
+        let sum = |fields: [Field; 2]| fields.into_iter().map(|it| words[it as usize]).sum::<u64>();
+        let owed = sum([Field::Received, Field::Injected]);
+        let gone = sum([Field::Sent, Field::Abandoned]) + words[Field::Consumed as usize];
         words[Field::Abandoned as usize] += owed.saturating_sub(gone);
         words
     }

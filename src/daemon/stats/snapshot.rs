@@ -128,9 +128,11 @@ pub(crate) struct Metrics {
     pub(crate) bytes_buffered: u64,
     /// Unsent bytes of connections that were reset.
     pub(crate) bytes_abandoned: u64,
-    /// Bytes sent that no client sent: idle messages.
+    /// Bytes sent that no client sent: idle messages, and those that services make.
     pub(crate) bytes_injected: u64,
-    /// received + injected − sent − buffered − abandoned. Bytes in flight while workers are busy; if
+    /// Bytes received that no service owes back.
+    pub(crate) bytes_consumed: u64,
+    /// received + injected − consumed − sent − buffered − abandoned. Bytes in flight while workers are busy; if
     /// no connection is open, bytes lost.
     pub(crate) bytes_lost: i64,
     /// Failures of accept(2) by errno.
@@ -260,7 +262,7 @@ fn metrics(sum: &Sum) -> Metrics {
     let family = |family: super::fields::FieldRange| &sum.0[family.first..][..family.len];
     let get = |word| sum.get(word);
     let owed = get(Field::Received).wrapping_add(get(Field::Injected));
-    let gone = [Field::Sent, Field::Buffered, Field::Abandoned].map(get);
+    let gone = [Field::Sent, Field::Consumed, Field::Buffered, Field::Abandoned].map(get);
     Metrics {
         connections_active: get(Field::Connections),
         connections_accepted: get(Field::Accepted),
@@ -271,6 +273,7 @@ fn metrics(sum: &Sum) -> Metrics {
         bytes_buffered: get(Field::Buffered),
         bytes_abandoned: get(Field::Abandoned),
         bytes_injected: get(Field::Injected),
+        bytes_consumed: get(Field::Consumed),
         bytes_lost: gone.into_iter().fold(owed, u64::wrapping_sub) as i64,
         accept_errors: counted(AcceptError::ALL, family(ACCEPT_ERRORS)),
         accept_pauses: get(Field::Pauses),

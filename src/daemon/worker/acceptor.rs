@@ -46,6 +46,8 @@ struct Listener {
     queue: QueueId,
     token: Token,
     socket: TcpListener,
+    /// Number of the table for its connections.
+    table: usize,
     ready: bool,
 }
 
@@ -78,7 +80,7 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    /// Attends an accept queue, unless it is attended already.
+    /// Attends an accept queue, whose connections go to this table, unless it is attended already.
     ///
     /// # Errors
     /// Those of epoll_ctl(2); the socket is closed then.
@@ -86,6 +88,7 @@ impl<'a> Acceptor<'a> {
         &mut self,
         queue: QueueId,
         socket: OwnedFd,
+        table: usize,
         registry: &Registry,
     ) -> io::Result<()> {
         if self.listeners.iter().any(|listener| listener.queue == queue) {
@@ -96,7 +99,7 @@ impl<'a> Acceptor<'a> {
         registry.register(&mut socket, token, Interest::READABLE)?;
         self.next_token += 1;
         // Connections may wait in a queue that an earlier worker attended.
-        self.listeners.push(Listener { queue, token, socket, ready: true });
+        self.listeners.push(Listener { queue, token, socket, table, ready: true });
         Ok(())
     }
 
@@ -134,8 +137,9 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    /// Accepts the next connection, if there is one and accepting is not paused.
-    pub(super) fn accept(&mut self, now: Instant) -> Option<TcpStream> {
+    /// Accepts the next connection, if there is one and accepting is not paused. Returns it with the
+    /// number of its table.
+    pub(super) fn accept(&mut self, now: Instant) -> Option<(TcpStream, usize)> {
         self.accept_from(|_| true, now)
     }
 
@@ -144,7 +148,7 @@ impl<'a> Acceptor<'a> {
         &mut self,
         which: impl Fn(QueueId) -> bool,
         now: Instant,
-    ) -> Option<TcpStream> {
+    ) -> Option<(TcpStream, usize)> {
         self.resume_after_exhaustion(now);
         while self.pause.is_none() {
             // Round robin, so that a busy address does not starve another one.
@@ -155,7 +159,7 @@ impl<'a> Acceptor<'a> {
             self.next = index + 1;
             let listener = &mut self.listeners[index];
             let error = match listener.socket.accept() {
-                Ok((stream, _)) => return Some(stream),
+                Ok((stream, _)) => return Some((stream, listener.table)),
                 Err(error) => error,
             };
             match Verdict::on(&error) {

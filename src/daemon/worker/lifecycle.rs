@@ -8,10 +8,9 @@ use super::phase::{Phase, Stop};
 use super::server::Server;
 use crate::daemon::ids::QueueId;
 use crate::daemon::protocol::FromWorker;
-use crate::daemon::services::Service;
 use crate::sys::channel::MOST_DESCRIPTORS;
 
-impl<S: Service> Server<'_, S> {
+impl Server<'_> {
     /// Releases all queues to a successor, and serves the open connections to their end.
     pub(super) fn recycle(&mut self, now: Instant) {
         if !self.phase.recycle(now + self.assignment.config.fleet.drain_timeout) {
@@ -84,8 +83,8 @@ impl<S: Service> Server<'_, S> {
         self.acceptor.mark_queues(queues);
         for _ in 0..u16::MAX {
             let which = |queue| queues.contains(&queue);
-            let Some(stream) = self.acceptor.accept_from(which, now) else { return };
-            self.admit(stream, None, now, tick);
+            let Some((stream, table)) = self.acceptor.accept_from(which, now) else { return };
+            self.admit(stream, table, None, now, tick);
         }
     }
 

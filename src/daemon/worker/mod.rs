@@ -9,6 +9,7 @@ mod handoff;
 mod lifecycle;
 mod phase;
 mod server;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +27,6 @@ use crate::daemon::assignment::{Assignment, HandoffQueues, IGNORED_SIGNALS};
 use crate::daemon::ids::QueueId;
 use crate::daemon::listeners::{self, ListenError};
 use crate::daemon::protocol::FromWorker;
-use crate::daemon::services::Echo;
 use crate::event_loop;
 use crate::exit::Exit;
 use crate::sys::signals::{self, SignalStream};
@@ -81,7 +81,7 @@ fn start<'a>(
     assignment: &'a Assignment<'a>,
     inherited: Vec<(QueueId, OwnedFd)>,
     handoff: Option<HandoffQueues>,
-) -> Result<(Poll, Server<'a, Echo>), StartError> {
+) -> Result<(Poll, Server<'a>), StartError> {
     let opened = open_sockets(assignment)?;
     if assignment.config.fleet.pin_cpus {
         cpu::pin(assignment.slot.0)?;
@@ -93,7 +93,7 @@ fn start<'a>(
     let for_slot = opened.iter().map(|(_, socket)| socket.try_clone());
     let for_slot: Vec<OwnedFd> = for_slot.collect::<Result<_, _>>()?;
     let sockets = inherited.into_iter().chain(opened).collect();
-    let mut server = Server::new(&poll, assignment, sockets, signals, Echo)?;
+    let mut server = Server::new(&poll, assignment, sockets, signals)?;
     if let Some(handoff) = handoff {
         server.join(handoff)?;
     }

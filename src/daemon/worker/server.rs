@@ -16,19 +16,17 @@ use tracing::{debug, info, warn};
 use super::acceptor::Acceptor;
 use super::handoff::{Balancer, HandedOff};
 use super::phase::{Phase, Stop};
-use crate::daemon::access_log::AccessLog;
+use super::tables::Tables;
 use crate::daemon::assignment::{Assignment, HandoffQueues};
-use crate::daemon::connections::Connections;
-use crate::daemon::connections::record::Recorder;
 use crate::daemon::ids::{QueueId, SlotId};
 use crate::daemon::protocol::{FromWorker, ToWorker};
-use crate::daemon::services::Service;
 use crate::daemon::stats::{Field, StatsBlock};
 use crate::event_loop::Handler;
 use crate::event_loop::timers::{Clock, Tick};
 use crate::logging;
 use crate::sys::channel::{Channel, Received};
 use crate::sys::signals::SignalStream;
+use crate::sys::sockets::address_of;
 
 /// Tokens that are not a connection's: their generation is reserved.
 const OWN: usize = (u32::MAX as usize) << 32;
@@ -48,12 +46,12 @@ const ORPHAN_DEADLINE: Duration = Duration::from_secs(1);
 
 /// State of a worker.
 #[derive(Debug)]
-pub(super) struct Server<'a, S: Service> {
+pub(super) struct Server<'a> {
     pub(super) assignment: &'a Assignment<'a>,
     pub(super) registry: Registry,
     signals: SignalStream,
     pub(super) acceptor: Acceptor<'a>,
-    pub(super) connections: Connections<'a, S>,
+    pub(super) connections: Tables<'a>,
     pub(super) balancer: Balancer<'a>,
     pub(super) clock: Clock,
     pub(super) phase: Phase,
@@ -64,7 +62,7 @@ pub(super) struct Server<'a, S: Service> {
     channel_ready: bool,
 }
 
-impl<'a, S: Service> Server<'a, S> {
+impl<'a> Server<'a> {
     /// Creates the state, and registers signals, channel, and listeners with `poll`.
     ///
     /// # Errors
@@ -74,15 +72,16 @@ impl<'a, S: Service> Server<'a, S> {
         assignment: &'a Assignment<'a>,
         listeners: Vec<(QueueId, OwnedFd)>,
         mut signals: SignalStream,
-        service: S,
     ) -> io::Result<Self> {
         let registry = poll.registry().try_clone()?;
         registry.register(signals.source(), SIGNALS, Interest::READABLE)?;
         let channel = assignment.channel.as_raw_fd();
         registry.register(&mut SourceFd(&channel), CHANNEL, Interest::READABLE)?;
         let mut acceptor = Acceptor::new(FIRST_LISTENER, assignment.block);
+        let connections = Tables::new(assignment);
         for (queue, socket) in listeners {
-            acceptor.add(queue, socket, &registry)?;
+            let table = connections.number_for(address_of(&socket)?);
+            acceptor.add(queue, socket, table, &registry)?;
         }
         let now = Instant::now();
         // At least three heartbeats within the worker timeout.
@@ -90,12 +89,7 @@ impl<'a, S: Service> Server<'a, S> {
         let heartbeat = worker_timeout.map_or(HEARTBEAT, |limit| HEARTBEAT.min(limit / 3));
         Ok(Self {
             acceptor,
-            connections: Connections::new(
-                assignment.config.listen.connection_of_first_listener(),
-                service,
-                assignment.block,
-                access_log(assignment),
-            ),
+            connections,
             balancer: Balancer::new(
                 assignment.siblings,
                 assignment.slot,
@@ -165,7 +159,11 @@ impl<'a, S: Service> Server<'a, S> {
             }
             ToWorker::Grant { queues, slot } => {
                 let (acceptor, registry) = (&mut self.acceptor, &self.registry);
-                let add = |queue, socket| acceptor.add(queue, socket, registry);
+                let connections = &self.connections;
+                let add = |queue, socket| {
+                    let table = connections.number_for(address_of(&socket)?);
+                    acceptor.add(queue, socket, table, registry)
+                };
                 let attended = attend_granted(&queues, sockets, slot, add);
                 self.answer_grant(&queues, attended, now);
             }
@@ -203,12 +201,12 @@ impl<'a, S: Service> Server<'a, S> {
             if self.is_full() {
                 return self.acceptor.pause_when_full(now);
             }
-            let Some(stream) = self.acceptor.accept(now) else { return };
+            let Some((stream, table)) = self.acceptor.accept(now) else { return };
             if self.balancer.hands_off() {
                 let Some(stream) = self.balancer.hand_off(stream) else { continue };
-                self.admit(stream, Some(self.assignment.block), now, tick);
+                self.admit(stream, table, Some(self.assignment.block), now, tick);
             } else {
-                self.admit(stream, None, now, tick);
+                self.admit(stream, table, None, now, tick);
             }
             let limit = self.assignment.config.limits.max_connections;
             if limit.is_some_and(|limit| self.accepted >= limit.get()) {
@@ -217,10 +215,11 @@ impl<'a, S: Service> Server<'a, S> {
         }
     }
 
-    /// Adds a connection, and commits its handoff if it was reserved with a worker.
+    /// Adds a connection to its table, and commits its handoff if it was reserved with a worker.
     pub(super) fn admit(
         &mut self,
         stream: TcpStream,
+        table: usize,
         reserved_with: Option<StatsBlock<'_>>,
         now: Instant,
         tick: Tick,
@@ -231,7 +230,7 @@ impl<'a, S: Service> Server<'a, S> {
         // Side by side and in this order: siblings compare loads at any time (`StatsBlock::load`).
         reserved_with.iter().for_each(StatsBlock::commit_handoff);
         block.set_connections(self.connections.len() as u64 + 1);
-        if let Err(error) = self.connections.insert(&self.registry, stream, tick) {
+        if let Err(error) = self.connections.insert(table, &self.registry, stream, tick) {
             block.set_connections(self.connections.len() as u64);
             warn!(%error, "connection closed: cannot register it");
             let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
@@ -247,7 +246,9 @@ impl<'a, S: Service> Server<'a, S> {
             }
             match self.balancer.receive() {
                 Ok(Some(HandedOff { stream, reserved_with })) => {
-                    self.admit(stream, reserved_with, now, tick);
+                    // A client that has left already does no harm in any table.
+                    let table = stream.local_addr().map_or(0, |it| self.connections.number_for(it));
+                    self.admit(stream, table, reserved_with, now, tick);
                 }
                 Ok(None) => return,
                 Err(errno) => return self.acceptor.exhausted(errno, now),
@@ -290,14 +291,14 @@ impl<'a, S: Service> Server<'a, S> {
 }
 
 #[cfg(test)]
-impl<S: Service> Server<'_, S> {
+impl Server<'_> {
     /// Notes that a message may wait in the channel.
     pub(super) fn channel_event(&mut self) {
         self.channel_ready = true;
     }
 }
 
-impl<S: Service> Handler for Server<'_, S> {
+impl Handler for Server<'_> {
     type Stop = Stop;
 
     fn ready(&mut self, event: &Event) {
@@ -352,11 +353,6 @@ impl<S: Service> Handler for Server<'_, S> {
             .chain([now + self.heartbeat])
             .min()
     }
-}
-
-fn access_log<'a>(assignment: &Assignment<'a>) -> Option<Box<dyn Recorder + 'a>> {
-    let log = AccessLog::open(&assignment.config.log, assignment.slot.0, assignment.block)?;
-    Some(Box::new(log))
 }
 
 /// Attends the granted queues that have sockets, in this order, and returns their number.

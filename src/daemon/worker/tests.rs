@@ -13,7 +13,6 @@ use crate::config::{Config, Layers};
 use crate::daemon::assignment::{Assignment, HandoffQueues};
 use crate::daemon::ids::{BlockId, QueueId, SlotId};
 use crate::daemon::protocol::{FromWorker, Handoff, ToWorker};
-use crate::daemon::services::Echo;
 use crate::daemon::stats::{Field, Stage, Statistics};
 use crate::event_loop::Handler;
 use crate::sys::channel::{Channel, Received};
@@ -25,7 +24,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A worker that serves, in this process, with one accept queue and one handoff queue.
 struct Worker<'a> {
-    server: Server<'a, Echo>,
+    server: Server<'a>,
     controller: Channel,
     sender: Channel,
     address: SocketAddr,
@@ -96,7 +95,7 @@ fn with_worker(test: impl FnOnce(&mut Worker<'_>)) {
     let poll = Poll::new().expect("epoll");
     let signals = SignalStream::new(&[]).expect("a pipe");
     let listeners = vec![(ACCEPT_QUEUE, listener.into())];
-    let mut server = Server::new(&poll, &assignment, listeners, signals, Echo).expect("epoll");
+    let mut server = Server::new(&poll, &assignment, listeners, signals).expect("epoll");
     let queues = HandoffQueues { receiver: (HANDOFF_QUEUE, receiver), senders: Vec::new() };
     server.join(queues).expect("epoll");
     test(&mut Worker { server, controller, sender, address, now: Instant::now() });

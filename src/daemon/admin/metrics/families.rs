@@ -9,7 +9,7 @@ use crate::sys::usage::Usage;
 
 /// A counter of workers: name, help, value.
 type WorkerCounter = (&'static str, &'static str, fn(&Metrics) -> u64);
-const COUNTERS: [WorkerCounter; 7] = [
+const COUNTERS: [WorkerCounter; 8] = [
     ("tcp_echo_connections_accepted_total", "Connections accepted", |it| it.connections_accepted),
     ("tcp_echo_messages_total", "Receives answered", |it| it.messages),
     ("tcp_echo_received_bytes_total", "Bytes received and answered", |it| it.bytes_received),
@@ -18,6 +18,9 @@ const COUNTERS: [WorkerCounter; 7] = [
         it.bytes_abandoned
     }),
     ("tcp_echo_injected_bytes_total", "Bytes sent that no client sent", |it| it.bytes_injected),
+    ("tcp_echo_consumed_bytes_total", "Bytes received by services that do not return them", |it| {
+        it.bytes_consumed
+    }),
     ("tcp_echo_accept_pauses_total", "Pauses of accepting", |it| it.accept_pauses),
 ];
 

@@ -11,7 +11,7 @@ use crate::daemon::stats::events::{self, Event, Kind};
 use crate::daemon::stats::{AcceptError, Cause, Field, FleetField, Reason, Statistics};
 
 /// JSON path of each statistic, with its metric or the reason for having none.
-const STATISTICS: [(&str, Result<&str, &str>); 52] = [
+const STATISTICS: [(&str, Result<&str, &str>); 53] = [
     ("version", Ok("build_info")),
     ("pid", Err("it is an identifier")),
     ("started_at", Ok("start_time_seconds")),
@@ -54,6 +54,7 @@ const STATISTICS: [(&str, Result<&str, &str>); 52] = [
     ("slots.figures.bytes_buffered", Ok("buffered_bytes")),
     ("slots.figures.bytes_abandoned", Ok("abandoned_bytes_total")),
     ("slots.figures.bytes_injected", Ok("injected_bytes_total")),
+    ("slots.figures.bytes_consumed", Ok("consumed_bytes_total")),
     ("slots.figures.bytes_lost", Ok("lost_bytes")),
     ("slots.figures.accept_errors", Ok("accept_errors_total")),
     ("slots.figures.accept_pauses", Ok("accept_pauses_total")),

@@ -5,8 +5,9 @@ use std::io;
 use super::super::bulk::BulkDetector;
 use super::super::transport::{SplicePipe, Transport};
 use super::super::write_buffer::WriteBuffer;
+use super::service_io::send_failed;
 use super::{Connection, Context, Next, State};
-use crate::daemon::services::{Answer, Service};
+use crate::daemon::services::Service;
 use crate::daemon::stats::{Field, Reason, StatsBlock};
 use crate::sys::pipe;
 
@@ -25,8 +26,10 @@ impl<T, X: Transport> Connection<T, X> {
     {
         for _ in 0..RECEIVES_PER_ITERATION {
             match self.step(context) {
-                Ok(()) if self.can_step() => {}
+                Ok(()) if self.can_step::<S>() => {}
                 Ok(()) => return Next::Wait,
+                // Clients of a service that sends without end have no other way to end.
+                Err(Reason::ClientReset) if S::PRODUCES => return Next::Close(Reason::ClientDone),
                 Err(reason) => return Next::Close(reason),
             }
         }
@@ -34,12 +37,27 @@ impl<T, X: Transport> Connection<T, X> {
     }
 
     /// Returns `true` if the readiness permits a further step.
-    fn can_step(&self) -> bool {
+    pub(in crate::daemon::connections) fn can_step<S: Service>(&self) -> bool {
         match self.state {
             _ if self.write_buffer.is_some() => self.readiness.writable,
             State::Closing(_) => true,
+            State::Serving if S::PRODUCES && self.readiness.writable => true,
             State::Serving | State::Lingering(_) => self.readiness.readable,
         }
+    }
+
+    /// Lets the service begin.
+    ///
+    /// # Errors
+    /// The reason for which the connection has ended.
+    pub(in crate::daemon::connections) fn open<S>(
+        &mut self,
+        context: &mut Context<'_, S, X::Pipe>,
+    ) -> Result<(), Reason>
+    where
+        S: Service<Session = T>,
+    {
+        self.call(context, |service, session, io, _| service.opened(session, io))
     }
 
     /// Sends the pending write; only once that is sent, receives. So a client that does not read costs
@@ -78,35 +96,44 @@ impl<T, X: Transport> Connection<T, X> {
                 return self.splice(pipe, context);
             }
         }
-        match self.receive(context.buffer)? {
+        let limit = context.buffer.len().min(context.service.max_input());
+        match self.receive(&mut context.buffer[..limit])? {
             None => {}
-            // All answers are sent: nothing is received while a write is pending.
-            Some(0) => return Err(Reason::ClientDone),
+            Some(0) => return self.end_input(context),
             Some(count) => {
-                context.block.add(Field::Received, count as u64);
-                context.block.add(Field::Messages, 1);
-                self.bulk.observe(count);
-                let Answer { bytes, last } =
-                    context.service.answer(&mut self.session, &context.buffer[..count]);
-                if S::INPUT_IS_ACTIVITY || !bytes.is_empty() {
+                self.count_received::<S>(context.block, count);
+                if S::INPUT_IS_ACTIVITY {
                     self.last_moved = context.now;
                 }
-                if last {
-                    self.state = State::Closing(Reason::Answered);
-                }
-                let result = self.send(bytes);
-                let sent = *result.as_ref().unwrap_or(&0);
-                let unsent = &bytes[sent..];
-                self.write_buffer = WriteBuffer::copy(unsent, context.pools);
-                self.count(context.block, count, sent, unsent.len());
-                result?;
+                self.bulk.observe(count);
+                self.call(context, |service, session, io, buffer| {
+                    service.received(session, io, &buffer[..count]);
+                })?;
             }
+        }
+        let is_idle = self.write_buffer.is_none() && self.state == State::Serving;
+        if S::PRODUCES && is_idle && self.readiness.writable {
+            self.call(context, |service, session, io, _| service.writable(session, io))?;
         }
         Ok(())
     }
 
+    /// Lets the service react to the client's FIN. All earlier answers are sent: nothing is received
+    /// while a write is pending.
+    fn end_input<S>(&mut self, context: &mut Context<'_, S, X::Pipe>) -> Result<(), Reason>
+    where
+        S: Service<Session = T>,
+    {
+        self.call(context, |service, session, io, _| service.input_ended(session, io))?;
+        if self.write_buffer.is_none() {
+            return Err(Reason::ClientDone);
+        }
+        self.state = State::Closing(Reason::ClientDone);
+        Ok(())
+    }
+
     /// Serves a bulk transfer as [`Self::serve`] does, without copying the bytes.
-    fn splice<S>(
+    fn splice<S: Service>(
         &mut self,
         mut pipe: X::Pipe,
         context: &mut Context<'_, S, X::Pipe>,
@@ -119,14 +146,14 @@ impl<T, X: Transport> Connection<T, X> {
             }
             Ok(count) => {
                 self.last_moved = context.now;
-                context.block.add(Field::Received, count as u64);
-                context.block.add(Field::Messages, 1);
+                self.count_received::<S>(context.block, count);
                 self.bulk.observe(count);
                 // A short splice(2) does not mean that the socket buffer is full.
                 let result = self.transport.splice_to(&mut pipe);
-                let result = result.or_else(|error| self.send_failed(&error));
+                let result = result.or_else(|error| send_failed(&mut self.readiness, &error));
                 let sent = *result.as_ref().unwrap_or(&0);
-                self.count(context.block, count, sent, count - sent);
+                context.block.add(Field::Buffered, (count - sent) as u64);
+                self.count_sent(context.block, sent);
                 result.map(drop)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -163,7 +190,7 @@ impl<T, X: Transport> Connection<T, X> {
                 }
                 sent
             }
-            Err(error) => self.send_failed(&error)?,
+            Err(error) => send_failed(&mut self.readiness, &error)?,
         };
         if sent > 0 {
             self.last_moved = context.now;
@@ -172,19 +199,27 @@ impl<T, X: Transport> Connection<T, X> {
             self.write_buffer.take().into_iter().for_each(|it| it.release(context.pools));
         }
         context.block.subtract(Field::Buffered, sent as u64);
-        self.count(context.block, 0, sent, 0);
+        self.count_sent(context.block, sent);
         Ok(())
     }
 
-    /// Counts bytes that were received, sent, and added to the pending write.
-    fn count(&mut self, block: StatsBlock<'_>, received: usize, sent: usize, unsent: usize) {
-        block.add(Field::Sent, sent as u64);
-        if unsent > 0 {
-            block.add(Field::Buffered, unsent as u64);
+    /// Counts a receive of `count` bytes.
+    fn count_received<S: Service>(&mut self, block: StatsBlock<'_>, count: usize) {
+        block.add(Field::Received, count as u64);
+        block.add(Field::Messages, 1);
+        if !S::RETURNS_INPUT {
+            block.add(Field::Consumed, count as u64);
         }
         if let Some(record) = &mut self.record {
-            record.received += received as u64;
-            record.sent += sent as u64;
+            record.received += count as u64;
+        }
+    }
+
+    /// Counts bytes that the kernel has taken.
+    fn count_sent(&mut self, block: StatsBlock<'_>, count: usize) {
+        block.add(Field::Sent, count as u64);
+        if let Some(record) = &mut self.record {
+            record.sent += count as u64;
         }
     }
 
@@ -205,33 +240,6 @@ impl<T, X: Transport> Connection<T, X> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
             // ECONNRESET, EPIPE, ETIMEDOUT, EHOSTUNREACH, …: the network has ended the connection.
             Err(_) => Err(Reason::ClientReset),
-        }
-    }
-
-    /// Sends `bytes` once and returns the number that the kernel took.
-    fn send(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
-        if bytes.is_empty() {
-            return Ok(0);
-        }
-        match self.transport.send(bytes) {
-            Ok(sent) => {
-                self.readiness.sent(sent, bytes.len());
-                Ok(sent)
-            }
-            Err(error) => self.send_failed(&error),
-        }
-    }
-
-    /// Returns 0, the number of bytes sent, if the socket buffer is full or the call was interrupted.
-    fn send_failed(&mut self, error: &io::Error) -> Result<usize, Reason> {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => {
-                self.readiness.send_blocked();
-                Ok(0)
-            }
-            // The socket is still writable: the next step sends again.
-            io::ErrorKind::Interrupted => Ok(0),
-            _ => Err(Reason::ClientReset),
         }
     }
 }

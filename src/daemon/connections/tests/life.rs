@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::script::Call::{self, *};
 use super::world::{IDLE, QUIET, World, config};
-use crate::daemon::services::{Answer, Echo, Service};
+use crate::daemon::services::{Echo, Io, Service};
 use crate::daemon::stats::{Field, Reason, Statistics};
 
 const AGAIN: Result<usize, Errno> = Err(Errno::EAGAIN);
@@ -251,10 +251,10 @@ impl Service for Dot {
 
     const INPUT_IS_ACTIVITY: bool = false;
 
-    fn answer<'a>(&'a mut self, (): &mut (), input: &'a [u8]) -> Answer<'a> {
-        match input.contains(&b'.') {
-            true => Answer { bytes: b"bye", last: true },
-            false => Answer { bytes: b"", last: false },
+    fn received(&mut self, (): &mut (), io: &mut impl Io, input: &[u8]) {
+        if input.contains(&b'.') {
+            io.send(b"bye");
+            io.finish();
         }
     }
 }

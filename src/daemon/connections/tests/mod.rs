@@ -4,6 +4,7 @@ mod drain;
 mod life;
 mod model;
 mod script;
+mod service_calls;
 mod splice;
 mod table;
 mod timeouts;

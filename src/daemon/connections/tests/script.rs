@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -253,6 +254,14 @@ impl Transport for Wire {
     fn unsent(&self) -> u32 {
         let socket = self.0.borrow();
         (socket.sent.len() - socket.acknowledged.unwrap_or(socket.sent.len())) as u32
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([192, 0, 2, 1], 1234)))
+    }
+
+    fn local(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([192, 0, 2, 2], 8090)))
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {

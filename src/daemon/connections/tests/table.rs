@@ -35,7 +35,7 @@ fn wait(poll: &mut Poll) -> Events {
 fn an_event_for_a_closed_connection_is_not_taken_for_one_of_its_successor() {
     let config = config();
     let statistics = Statistics::new().expect("memory");
-    let mut connections = Connections::new(&config, Echo, statistics.block(BlockId(0)), None);
+    let mut connections = Connections::new(0, &config, Echo, statistics.block(BlockId(0)), None);
     let clock = Clock::start(Instant::now());
     let mut poll = Poll::new().expect("epoll");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");

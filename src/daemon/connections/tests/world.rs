@@ -75,11 +75,12 @@ impl<'a, S: Service> World<'a, S> {
         service: S,
     ) -> Self {
         let block = statistics.block(crate::daemon::ids::BlockId(0));
-        let counters = [Field::Received, Field::Injected, Field::Sent, Field::Abandoned];
+        let counters =
+            [Field::Received, Field::Injected, Field::Consumed, Field::Sent, Field::Abandoned];
         counters.into_iter().for_each(|field| block.set(field, 0));
         let endings = Endings::default();
         let journal = Box::new(Journal(Rc::clone(&endings)));
-        let connections = Connections::over(config, service, block, Some(journal));
+        let connections = Connections::over(0, config, service, block, Some(journal));
         let (socket, start) = (Rc::default(), Instant::now());
         let mut world = Self { connections, socket, block, endings, start, ticks: 0, lost: 0 };
         world.socket = world.accept();
@@ -204,11 +205,10 @@ impl<'a, S: Service> World<'a, S> {
     #[track_caller]
     pub(super) fn assert_balanced(&self) {
         let [received, injected] = [Field::Received, Field::Injected].map(|it| self.count(it));
-        let gone = [Field::Sent, Field::Buffered, Field::Abandoned].map(|it| self.count(it));
-        if S::RETURNS_INPUT {
-            let owed = received + injected - self.lost;
-            assert_eq!(owed, gone.iter().sum::<u64>(), "sent, pending, abandoned: {gone:?}");
-        }
+        let gone = [Field::Consumed, Field::Sent, Field::Buffered, Field::Abandoned];
+        let gone = gone.map(|it| self.count(it));
+        let owed = received + injected - self.lost;
+        assert_eq!(owed, gone.iter().sum::<u64>(), "consumed, sent, pending, abandoned: {gone:?}");
         let endings = self.endings.borrow();
         let recorded = endings.iter().map(|(record, _)| record.sent).sum::<u64>();
         if self.connections.is_empty() {

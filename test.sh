@@ -18,8 +18,8 @@ Options:
                  a Debian that is made for it. Takes a quarter of an hour more
   --no-memcheck  Skip the runs under valgrind
   --long         Longer runs: the integration tests three times over, ten million
-                 simulations (an hour or two), and two minutes of fuzzing where cargo-fuzz
-                 and a nightly toolchain are installed
+                 simulations (an hour or two), and a minute of fuzzing each target
+                 where cargo-fuzz and a nightly toolchain are installed
   --strict       Fail tests whose tools are not installed instead of skipping them
   --help         Print this text
 
@@ -117,8 +117,10 @@ fuzzing() {
     [[ $long == yes ]] || { skip "needs --long"; return; }
     cargo +nightly fuzz --version &>/dev/null ||
         { lack "cargo-fuzz or a nightly toolchain"; return; }
-    cargo +nightly fuzz run admin -- -max_total_time=60 -max_len=16384 &&
-        cargo +nightly fuzz run listen -- -max_total_time=60 -max_len=4096
+    local target
+    for target in admin listen foo lines; do
+        cargo +nightly fuzz run "$target" -- -max_total_time=60 -max_len=16384 || return
+    done
 }
 
 dependencies() {
@@ -288,7 +290,7 @@ step "lints: cargo clippy" lints
 step "documentation: cargo doc" documentation
 step "tests: cargo test" tests
 step "simulation: ten million sequences" simulation
-step "fuzzing: cargo fuzz run admin, listen" fuzzing
+step "fuzzing: cargo fuzz run" fuzzing
 step "dependencies: cargo deny check bans licenses sources" dependencies
 step "advisories: cargo deny check advisories" advisories
 step "scripts: shellcheck" shell_scripts

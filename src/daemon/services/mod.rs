@@ -1,8 +1,29 @@
 //! Protocols that a listener's connections can speak; one file each.
 
+mod chargen;
+mod daytime;
+mod discard;
 mod echo;
+pub mod foo;
+mod identity;
+mod line_splitter;
+mod lines;
+#[cfg(test)]
+mod recorder;
+pub mod template;
+mod time;
+mod whoami;
 
+pub use chargen::Chargen;
+pub use daytime::Daytime;
+pub use discard::Discard;
 pub use echo::Echo;
+pub use foo::Foo;
+pub use identity::Identity;
+pub use line_splitter::{LineSplitter, TooLong};
+pub use lines::Lines;
+pub use time::Time;
+pub use whoami::Whoami;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;

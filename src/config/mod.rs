@@ -25,7 +25,8 @@ pub use self::layers::Layers;
 use self::layers::Sources;
 pub use self::listen::{Endpoint, ListenSpec, Scope};
 pub use self::options::{OPTIONS, OptionDefinition, SERVICE_KEYS, Settings};
-pub use self::service::{LinesConfig, ServiceConfig, ServiceName};
+pub(crate) use self::service::services;
+pub use self::service::{ServiceConfig, ServiceName};
 use crate::text;
 
 /// Largest number of workers.

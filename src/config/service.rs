@@ -8,30 +8,67 @@ use super::options::{OptionDefinition, SERVICE_KEYS, Settings, nearest};
 use super::template::Template;
 use super::value::{Scalar, ValueError};
 
-/// Protocol of a listener, with its parameters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServiceConfig {
-    /// RFC 862: returns its input.
-    Echo,
-    /// RFC 863: discards its input.
-    Discard,
-    /// RFC 864: sends lines of characters without end.
-    Chargen,
-    /// RFC 867: sends the time as text.
-    Daytime,
-    /// RFC 868: sends the time as a number.
-    Time,
-    /// Returns each line behind a prefix.
-    Lines(LinesConfig),
-    /// Sends who answers and who asks.
-    Whoami,
-    /// Answers the requests of the foo protocol.
-    Foo,
+/// The list of services. `services!(name)` calls the macro `name` with it. Each entry is the type of
+/// the service, its name and module, what it does, and the keys that its listeners take besides the
+/// connection options. A service has no other mention outside its module.
+macro_rules! services {
+    ($with:ident) => {
+        $with! {
+            Echo echo "returns its input (RFC 862)" [],
+            Discard discard "discards its input (RFC 863)" [],
+            Chargen chargen "sends lines of characters without end (RFC 864)" [],
+            Daytime daytime "sends the time as text (RFC 867)" [],
+            Time time "sends the time as a number (RFC 868)" [],
+            Lines lines "returns each line behind a prefix" ["prefix", "quit", "max-line"],
+            Whoami whoami "sends who answers and who asks" [],
+            Foo foo "answers the requests of the foo protocol" [],
+        }
+    };
 }
+pub(crate) use services;
 
-/// Parameters of the service `lines`.
+macro_rules! define_names {
+    ($($Type:ident $name:ident $purpose:literal [$($key:literal),*],)*) => {
+        /// Name of a service.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum ServiceName {
+            $(#[doc = concat!("`", stringify!($name), "` ", $purpose, ".")] $Type,)*
+        }
+
+        impl ServiceName {
+            /// All names, in the order in which errors have them.
+            pub const ALL: &[Self] = &[$(Self::$Type),*];
+
+            /// Returns the name as it is written.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$Type => stringify!($name),)*
+                }
+            }
+
+            /// Returns what the service does, as a clause.
+            pub fn purpose(self) -> &'static str {
+                match self {
+                    $(Self::$Type => $purpose,)*
+                }
+            }
+
+            /// Returns the names of the keys that the service takes, besides the connection options.
+            pub fn own_keys(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$Type => &[$($key),*],)*
+                }
+            }
+        }
+    };
+}
+services!(define_names);
+
+/// Service of a listener, with its parameters. Those that the service does not take are the defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinesConfig {
+pub struct ServiceConfig {
+    /// Name of the service.
+    pub name: ServiceName,
     /// Text to send before each line.
     pub prefix: Template,
     /// End the connection at a line `quit`.
@@ -40,77 +77,14 @@ pub struct LinesConfig {
     pub max_line: usize,
 }
 
-/// Name of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceName {
-    /// `echo`.
-    Echo,
-    /// `discard`.
-    Discard,
-    /// `chargen`.
-    Chargen,
-    /// `daytime`.
-    Daytime,
-    /// `time`.
-    Time,
-    /// `lines`.
-    Lines,
-    /// `whoami`.
-    Whoami,
-    /// `foo`.
-    Foo,
-}
-
-impl ServiceName {
-    /// All names, in the order in which errors have them.
-    pub const ALL: [Self; 8] = [
-        Self::Echo,
-        Self::Discard,
-        Self::Chargen,
-        Self::Daytime,
-        Self::Time,
-        Self::Lines,
-        Self::Whoami,
-        Self::Foo,
-    ];
-
-    /// Returns the name as it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Echo => "echo",
-            Self::Discard => "discard",
-            Self::Chargen => "chargen",
-            Self::Daytime => "daytime",
-            Self::Time => "time",
-            Self::Lines => "lines",
-            Self::Whoami => "whoami",
-            Self::Foo => "foo",
-        }
-    }
-
-    /// Returns the names of the keys that this service takes, besides the connection options.
-    fn own_keys(self) -> &'static [&'static str] {
-        match self {
-            Self::Lines => &["prefix", "quit", "max-line"],
-            _ => &[],
-        }
-    }
-
+impl ServiceConfig {
     /// Returns the service with its parameters from settings that include the defaults.
-    pub(super) fn config(self, settings: &Settings) -> ServiceConfig {
-        match self {
-            Self::Echo => ServiceConfig::Echo,
-            Self::Discard => ServiceConfig::Discard,
-            Self::Chargen => ServiceConfig::Chargen,
-            Self::Daytime => ServiceConfig::Daytime,
-            Self::Time => ServiceConfig::Time,
-            Self::Lines => ServiceConfig::Lines(LinesConfig {
-                prefix: filled(settings.prefix.clone()),
-                quit: filled(settings.quit),
-                max_line: filled(settings.max_line).get(),
-            }),
-            Self::Whoami => ServiceConfig::Whoami,
-            Self::Foo => ServiceConfig::Foo,
+    pub(super) fn new(name: ServiceName, settings: &Settings) -> Self {
+        Self {
+            name,
+            prefix: filled(settings.prefix.clone()),
+            quit: filled(settings.quit),
+            max_line: filled(settings.max_line).get(),
         }
     }
 }
@@ -119,9 +93,9 @@ impl FromStr for ServiceName {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let mut all = Self::ALL.into_iter();
+        let mut all = Self::ALL.iter().copied();
         all.find(|service| text.eq_ignore_ascii_case(service.as_str())).ok_or_else(|| {
-            let names = || Self::ALL.into_iter().map(Self::as_str);
+            let names = || Self::ALL.iter().map(|service| service.as_str());
             let (list, tip) = (list(names()), tip(text, names()));
             ValueError(format!("'{text}' is not a service; services are {list}{tip}"))
         })
@@ -179,7 +153,7 @@ mod tests {
 
     #[test]
     fn names_are_read_in_any_case() {
-        for service in ServiceName::ALL {
+        for &service in ServiceName::ALL {
             assert_eq!(service.to_string().to_uppercase().parse(), Ok(service));
         }
     }
@@ -206,7 +180,7 @@ mod tests {
             // One name means one thing, in a listener and outside.
             assert!(OptionDefinition::find(name).is_none(), "{name}");
         }
-        for service in ServiceName::ALL {
+        for &service in ServiceName::ALL {
             for name in service.own_keys() {
                 assert_eq!(key(Some(service), name).map(|key| key.name), Ok(*name));
             }

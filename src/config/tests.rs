@@ -77,7 +77,7 @@ fn the_defaults_are_those_of_the_manual() {
                         address: "[::]:8090".parse().expect("an address"),
                         scope: Scope::DualStack,
                     },
-                    service: ServiceConfig::Echo,
+                    service: ServiceConfig::new(ServiceName::Echo, &Settings::defaults()),
                     connection: connection.clone(),
                     nodelay: true,
                     keepalive: None,
@@ -132,9 +132,8 @@ fn every_option_arrives() {
     let [listener] = &listeners[..] else { panic!("{listeners:?}") };
     assert_eq!(listener.endpoint.to_string(), "127.0.0.1:1");
     assert_eq!((backlog, share_port, listener.nodelay), (2, true, false));
-    assert_eq!((&listener.service, &listener.connection), {
-        (&ServiceConfig::Discard, &config.connection)
-    });
+    let service = ServiceConfig::new(ServiceName::Discard, &config.settings);
+    assert_eq!((&listener.service, &listener.connection), (&service, &config.connection));
     assert_eq!(
         listener.keepalive,
         Some(Keepalive { delay: Duration::from_secs(3), give_up: None })

@@ -162,7 +162,7 @@ fn a_former_configuration_has_the_listeners_that_it_had() {
     let names: Vec<_> = former.listen.endpoints().map(|endpoint| endpoint.to_string()).collect();
     assert_eq!(names, ["[::]:8090", "1.2.3.4:5"]);
     for listener in &former.listen.listeners {
-        assert_eq!(listener.service, ServiceConfig::Echo);
+        assert_eq!(listener.service.name, ServiceName::Echo);
         assert_eq!(listener.connection, former.connection);
     }
     let error = Config::restore("\nlisten = \"x\"", &[]).expect_err("invalid").to_string();

@@ -3,7 +3,7 @@
 //! Each line has 72 of the 95 printing ASCII characters and CRLF, and begins one character further than
 //! the line before it. Input is discarded.
 
-use super::{Io, Service};
+use super::{Create, Io, Service, ServiceContext};
 
 /// Printing characters of ASCII: 32 to 126.
 const CHARACTERS: usize = 95;
@@ -28,6 +28,12 @@ static BLOCK: [u8; ROTATION * ROTATIONS] = block();
 /// It sends whole rotations, so every connection begins with the first line without any state.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Chargen;
+
+impl Create for Chargen {
+    fn create(_: &ServiceContext<'_>) -> Self {
+        Self
+    }
+}
 
 impl Service for Chargen {
     type Session = ();

@@ -2,7 +2,7 @@
 //!
 //! The line has the first form that the RFC suggests, in UTC: `Saturday, November 21, 2026 23:55:10-UTC`.
 
-use super::{Io, Service};
+use super::{Create, Io, Service, ServiceContext};
 use crate::sys::clock;
 
 /// Days of the week, from 1970-01-01 on, which was a Thursday.
@@ -30,6 +30,12 @@ const DAY: u64 = 86_400;
 /// A service that sends date and time and ends the connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Daytime;
+
+impl Create for Daytime {
+    fn create(_: &ServiceContext<'_>) -> Self {
+        Self
+    }
+}
 
 impl Service for Daytime {
     type Session = ();

@@ -1,10 +1,16 @@
 //! The discard protocol (RFC 863): reads everything, sends nothing.
 
-use super::{Io, Service};
+use super::{Create, Io, Service, ServiceContext};
 
 /// A service that discards its input. The client's FIN ends the connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Discard;
+
+impl Create for Discard {
+    fn create(_: &ServiceContext<'_>) -> Self {
+        Self
+    }
+}
 
 impl Service for Discard {
     type Session = ();

@@ -1,10 +1,16 @@
 //! The echo protocol (RFC 862).
 
-use super::{Io, Service};
+use super::{Create, Io, Service, ServiceContext};
 
 /// A service that returns its input.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;
+
+impl Create for Echo {
+    fn create(_: &ServiceContext<'_>) -> Self {
+        Self
+    }
+}
 
 impl Service for Echo {
     type Session = ();

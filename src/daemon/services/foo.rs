@@ -11,7 +11,7 @@ use std::io::Write;
 use md5::{Digest, Md5};
 
 use super::line_splitter::{LineSplitter, TooLong};
-use super::{Io, Service};
+use super::{Create, Io, Service, ServiceContext};
 
 /// Longest line in bytes, without its ending.
 pub const MAX_LINE: usize = 64 << 10;
@@ -143,6 +143,12 @@ impl Foo {
             io.send(&self.answers);
         }
         self.answers.clear();
+    }
+}
+
+impl Create for Foo {
+    fn create(context: &ServiceContext<'_>) -> Self {
+        Self::new(context.buffer_size)
     }
 }
 

@@ -5,7 +5,8 @@
 
 use super::line_splitter::{LineSplitter, TooLong};
 use super::template::Expansion;
-use super::{Io, Service};
+use super::{Create, Io, Service, ServiceContext};
+use crate::config::ServiceConfig;
 
 /// A service that returns each line behind a prefix.
 #[derive(Clone, Debug)]
@@ -57,6 +58,14 @@ impl Lines {
     }
 }
 
+impl Create for Lines {
+    fn create(context: &ServiceContext<'_>) -> Self {
+        let ServiceConfig { prefix, quit, max_line, .. } = context.config;
+        let prefix = Expansion::new(prefix.parts(), context.identity);
+        Self::new(prefix, *quit, *max_line, context.buffer_size)
+    }
+}
+
 impl Service for Lines {
     type Session = LineSplitter;
 
@@ -93,8 +102,8 @@ impl Service for Lines {
 mod tests {
     use super::super::identity::Identity;
     use super::super::recorder::{Recorder, converse};
-    use super::super::template::Part;
     use super::*;
+    use crate::config::template::Part;
     use proptest::prelude::*;
 
     const BUFFER_SIZE: usize = 4096;

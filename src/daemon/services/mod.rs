@@ -1,32 +1,29 @@
-//! Protocols that a listener's connections can speak; one file each.
+//! Protocols that a listener's connections can speak; one file each, in the list of
+//! `crate::config::services`.
 
-mod chargen;
-mod daytime;
-mod discard;
-mod echo;
-pub mod foo;
 mod identity;
 mod line_splitter;
-mod lines;
 #[cfg(test)]
 mod recorder;
 pub mod template;
-mod time;
-mod whoami;
 
-pub use chargen::Chargen;
-pub use daytime::Daytime;
-pub use discard::Discard;
-pub use echo::Echo;
-pub use foo::Foo;
 pub use identity::Identity;
 pub use line_splitter::{LineSplitter, TooLong};
-pub use lines::Lines;
-pub use time::Time;
-pub use whoami::Whoami;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
+
+use crate::config::{ServiceConfig, services};
+
+macro_rules! declare {
+    ($($Type:ident $name:ident $purpose:literal $keys:tt,)*) => {
+        $(
+            pub mod $name;
+            pub use self::$name::$Type;
+        )*
+    };
+}
+services!(declare);
 
 /// A protocol: what is sent on a connection, and when.
 ///
@@ -63,6 +60,23 @@ pub trait Service: Debug {
 
     /// Sends more: everything is sent, and the kernel has room.
     fn writable(&mut self, _session: &mut Self::Session, _io: &mut impl Io) {}
+}
+
+/// A service that a listener can have.
+pub trait Create: Service + Sized {
+    /// Creates the service of a listener, in a worker.
+    fn create(context: &ServiceContext<'_>) -> Self;
+}
+
+/// Facts for the creation of a service.
+#[derive(Debug)]
+pub struct ServiceContext<'a> {
+    /// Parameters of the listener.
+    pub config: &'a ServiceConfig,
+    /// Limit of a pending write, in bytes.
+    pub buffer_size: usize,
+    /// The worker that answers.
+    pub identity: &'a Identity,
 }
 
 /// The connection that a service is called for.

@@ -10,29 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::Io;
 use super::identity::Identity;
-
-/// A part of a template as it is configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Literal text.
-    Text(String),
-    /// Name of the host.
-    Hostname,
-    /// Process id of the worker.
-    Pid,
-    /// Number of the worker's slot.
-    Worker,
-    /// IP address of the client.
-    PeerIp,
-    /// Port of the client.
-    PeerPort,
-    /// Port that the client connected to.
-    LocalPort,
-    /// Version of the program.
-    Version,
-    /// Value of an environment variable.
-    Env(String),
-}
+use crate::config::template::Part;
 
 /// Length of the longest IP address: eight groups of four digits.
 const MAX_IP: usize = 39;

@@ -1,6 +1,6 @@
 //! The time protocol (RFC 868): the seconds since 1900 as 32 bits, then the end.
 
-use super::{Io, Service};
+use super::{Create, Io, Service, ServiceContext};
 use crate::sys::clock;
 
 /// Seconds from 1900-01-01 to 1970-01-01, both at 00:00 UTC.
@@ -9,6 +9,12 @@ const FROM_1900_TO_1970: u64 = 2_208_988_800;
 /// A service that sends the time and ends the connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Time;
+
+impl Create for Time {
+    fn create(_: &ServiceContext<'_>) -> Self {
+        Self
+    }
+}
 
 impl Service for Time {
     type Session = ();

@@ -13,7 +13,7 @@
 
 use super::identity::Identity;
 use super::template::{write_ip, write_port};
-use super::{Io, Service};
+use super::{Create, Io, Service, ServiceContext};
 
 /// A service that sends a block of `key: value` lines and ends the connection. The keys are those of
 /// templates, and `local_ip`.
@@ -31,6 +31,12 @@ impl Whoami {
         let worker =
             format!("hostname: {hostname}\npid: {pid}\nworker: {worker}\nversion: {version}\n");
         Self { worker }
+    }
+}
+
+impl Create for Whoami {
+    fn create(context: &ServiceContext<'_>) -> Self {
+        Self::new(context.identity)
     }
 }
 

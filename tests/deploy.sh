@@ -56,7 +56,11 @@ configuration_file() {
     diff <(plain --print-config | sed 's/ *#.*//') "$tmp/all" || return
     echo "$(wc -l <"$tmp/all.toml") settings with their defaults"
     # An empty file would pass, too.
-    (($(wc -l <"$tmp/all.toml") > 20))
+    (($(wc -l <"$tmp/all.toml") > 20)) || return
+    # The example of listeners, without its marks.
+    sed -n 's|^#   ||p' "$file" >"$tmp/listeners.toml"
+    plain --config "$tmp/listeners.toml" --print-config >"$tmp/listeners" || return
+    grep -F 'listen = ["*:8090", "lines://*:8002?' "$tmp/listeners"
 }
 
 manual_pages() {

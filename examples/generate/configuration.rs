@@ -11,6 +11,23 @@ const HEAD: &str = "\
 # capitals where nothing is. After a change: systemctl reload tcp-echo
 ";
 
+/// Example at the end: tables must follow all other settings. The spaces tell it from the defaults.
+const LISTENERS: &str = r#"
+# --- Listeners
+
+# In place of "listen": a table for each listener, with its service and the settings that differ from
+# those above. They stay at the end of the file.
+#
+#   [[listener]]
+#   address = "*:8090"
+#
+#   [[listener]]
+#   address = "*:8002"
+#   service = "lines"
+#   prefix = "{hostname}: "
+#   idle-timeout = "1m"
+"#;
+
 /// Heading of the options that the service manager decides on: background and PID file.
 const NOT_FOR_SERVICES: &str = "Process";
 
@@ -31,6 +48,7 @@ fn text() -> String {
         let value = value.unwrap_or_else(|| option.value_name.into());
         line(&mut text, &format!("\n# {}\n#{} = {value}", option.help, option.name));
     }
+    text.push_str(LISTENERS);
     text
 }
 

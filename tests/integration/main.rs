@@ -52,6 +52,7 @@ mod reload_rejected;
 mod reload_signals;
 mod reload_timeouts;
 mod scaling;
+mod services;
 mod shutdown;
 mod signals;
 mod socket_activation;

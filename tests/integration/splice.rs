@@ -9,7 +9,7 @@ use super::limits::{bytes_buffered_for, read_everything};
 use super::statistics::idle_stats;
 use super::support::operations::{freeze, send_signal};
 use super::support::strace::Tracer;
-use super::support::{Client, SOON, Server, TestLock, proc, secs, total, wait_until};
+use super::support::{Client, SOON, Server, TestLock, ms, proc, secs, total, try_for, wait_until};
 
 /// Fills the worker's receive buffer exactly: a sign of bulk with no small piece behind it.
 const LARGE: usize = 256 * 1024;
@@ -60,13 +60,22 @@ fn an_urgent_byte_within_spliced_bulk_comes_back_in_order() {
 /// at the events and that splice.
 const DELAY: &str = "splice:delay_enter=300000";
 
+/// Lets a client act until the worker is held at the splice that this causes. A busy machine may look
+/// too late, after the delay.
 #[track_caller]
-fn wait_until_held_at_splice(worker: i32) {
-    let mut held = 0;
-    wait_until(SOON, "the worker is held at its splice", || {
-        held = if proc::is_traced(worker) { held + 1 } else { 0 };
-        held > 5
-    });
+fn hold_at_splice(worker: i32, mut act: impl FnMut()) {
+    for _ in 0..10 {
+        act();
+        let mut held = 0;
+        let is_held = || {
+            held = if proc::is_traced(worker) { held + 1 } else { 0 };
+            (held > 5).then_some(())
+        };
+        if try_for(ms(600), is_held).is_some() {
+            return;
+        }
+    }
+    panic!("the worker was never held at its splice");
 }
 
 /// Stops the server, whose only connection must have been closed for `reason`.
@@ -84,14 +93,16 @@ fn an_urgent_byte_and_a_fin_during_splice_do_not_truncate_the_bulk() {
         let server = lock.start(&["--workers", "1", "--worker-timeout", "0"]);
         let mut client = spliced_client(&server);
         let Some(tracer) = Tracer::inject(server.worker(), DELAY) else { return };
-        if ahead == 0 {
-            // The next splice finds the urgent byte first.
-            client.echo(100_000);
-        } else {
-            client.send(ahead);
-        }
         // The worker knows of these bytes only. The rest arrives before the splice that moves them.
-        wait_until_held_at_splice(server.worker());
+        hold_at_splice(server.worker(), || {
+            client.expect(client.outstanding());
+            if ahead == 0 {
+                // The next splice finds the urgent byte first.
+                client.echo(100_000);
+            } else {
+                client.send(ahead);
+            }
+        });
         client.send_urgent_byte();
         client.send(10);
         client.half_close();
@@ -108,8 +119,7 @@ fn a_reset_after_spliced_bulk_is_counted_as_a_reset() {
     let server = lock.start(&["--workers", "1", "--worker-timeout", "0"]);
     let mut client = spliced_client(&server);
     let Some(tracer) = Tracer::inject(server.worker(), DELAY) else { return };
-    client.echo(100_000);
-    wait_until_held_at_splice(server.worker());
+    hold_at_splice(server.worker(), || _ = client.echo(100_000));
     client.reset();
     drop(tracer);
     assert_closed_for("reset", server);

@@ -12,6 +12,11 @@
 //! | [`sys`] | system calls, and every `unsafe` |
 //!
 //! Imports point down this list. `sys` and `text` import nothing of the others.
+//!
+//! In [`daemon`], the controller decides who runs ([`daemon::controller`]: `supervisor` for workers,
+//! `queues` for accept queues, `reload` for a new image); a worker accepts, hands off, and drains
+//! ([`daemon::worker`]); the bytes of its clients pass through [`daemon::connections`], by the protocols
+//! of [`daemon::services`]; all count in [`daemon::stats`], which [`daemon::admin`] shows.
 #![deny(unsafe_code)]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]

@@ -9,7 +9,7 @@ mod support;
 use libfuzzer_sys::fuzz_target;
 use support::{converse, lines};
 use tcp_echo::config::template::Part;
-use tcp_echo::daemon::services::template::Expansion;
+use tcp_echo::daemon::services::expansion::Expansion;
 use tcp_echo::daemon::services::{Identity, Lines};
 
 /// Short, so that the fuzzer finds lines beyond it.

@@ -78,6 +78,14 @@ impl ListenConfig {
         self.listeners.iter().map(|listener| listener.endpoint)
     }
 
+    /// Returns the first listener of each kind, in their order.
+    pub fn kinds(&self) -> impl Iterator<Item = &ListenerConfig> {
+        let is_first = |(index, listener): &(usize, &ListenerConfig)| {
+            !self.listeners[..*index].iter().any(|earlier| earlier.serves_like(listener))
+        };
+        self.listeners.iter().enumerate().filter(is_first).map(|(_, listener)| listener)
+    }
+
     /// Returns the listener that a bound address belongs to. The address can differ from the
     /// configured one: port 0 becomes a free port, and without IPv6 `*` is an IPv4 address. Sockets
     /// that were passed have the address of their unit; if no listener covers it, they belong to the
@@ -86,6 +94,13 @@ impl ListenConfig {
         let by_rank = |listener: &&ListenerConfig| listener.endpoint.mismatch(bound);
         let matching = self.listeners.iter().filter(|listener| by_rank(listener).is_some());
         matching.min_by_key(by_rank).unwrap_or(&self.listeners[0])
+    }
+}
+
+impl ListenerConfig {
+    /// Returns `true` if connections of both listeners differ in nothing but their address.
+    pub fn serves_like(&self, other: &Self) -> bool {
+        self.service == other.service && self.connection == other.connection
     }
 }
 

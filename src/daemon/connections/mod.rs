@@ -210,10 +210,15 @@ impl<'a, S: Service, X: Transport> Connections<'a, S, X> {
             log_access(&mut self.recorder, record, Reason::Error);
             return Err(error);
         }
-        connection.armed = self.timers.arm(connection.deadline(&self.timeouts), key_of(token));
         let connection = entry.insert(connection);
         debug!(connection = token.0, "connection accepted");
-        let opened = connection.open(&mut context!(self, now));
+        let mut context = context!(self, now);
+        let opened = connection.open(&mut context);
+        if S::PRODUCES && self.draining {
+            connection.begin_close(Reason::Drain, b"", &mut context);
+        }
+        connection.armed =
+            self.timers.arm(connection.next_check(&self.timeouts, now), key_of(token));
         if connection.can_step::<S>() {
             enqueue(&mut self.queue, connection, token);
         }

@@ -43,7 +43,7 @@ use tracing::{info, warn};
 use self::children::Children;
 use self::fleet::{Action, Fleet};
 use self::publish::service_manager::ServiceManager;
-use self::publish::{Publisher, log};
+use self::publish::{Publisher, controller_log};
 use self::reload::Reload;
 use self::reload::state_handover::{self, Handover};
 use self::sockets::Sockets;
@@ -177,8 +177,8 @@ pub fn run(
         None => Resources::create(&config)?,
         Some((handover, previous)) => Resources::restore(&mut config, previous, handover)?,
     };
-    log::warn_of_short_queues(config.listen.backlog);
-    log::warn_of_settings(&config);
+    controller_log::warn_of_short_queues(config.listen.backlog);
+    controller_log::warn_of_settings(&config);
     // 3. The loop starts the workers and handles everything from here on.
     let mut poll = Poll::new()?;
     poll.registry().register(signals.source(), SIGNALS, Interest::READABLE)?;
@@ -202,12 +202,16 @@ pub fn run(
 /// [`ControllerError::Descriptors`] or [`ControllerError::AccessLog`].
 pub fn preflight(config: &Config) -> Result<(), ControllerError> {
     access_log::check(&config.log)?;
-    log::check_descriptors(descriptors::raise_limit()?, config, state_handover::draining())
+    controller_log::check_descriptors(
+        descriptors::raise_limit()?,
+        config,
+        state_handover::draining(),
+    )
 }
 
 /// Returns the number of descriptors that the controller needs for this configuration.
 pub fn descriptors_needed(config: &Config) -> u64 {
-    log::descriptors_needed(config)
+    controller_log::descriptors_needed(config)
 }
 
 /// The controller: its components, each with its own state.

@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 use super::Controller;
 use super::children::Role;
 use super::fleet::{Action as FleetAction, Event as FleetEvent};
-use super::publish::log;
+use super::publish::controller_log;
 use super::supervisor::{ADMIN_DRAIN_TIMEOUT, Action, Event};
 use crate::daemon::ids::{QueueId, SlotId};
 use crate::daemon::protocol::{FromAdmin, FromWorker, ToAdmin, ToWorker};
@@ -44,7 +44,7 @@ impl Controller<'_> {
                 Signal::SIGHUP => self.reload.request(),
                 Signal::SIGTTIN => self.apply(Event::AddWorker),
                 Signal::SIGTTOU => self.apply(Event::RemoveWorker),
-                Signal::SIGUSR1 => log::connections(&self.snapshot()),
+                Signal::SIGUSR1 => controller_log::connections(&self.snapshot()),
                 Signal::SIGUSR2 => {
                     let snapshot = self.snapshot();
                     self.publisher.stats_dump.begin(&snapshot, Instant::now());

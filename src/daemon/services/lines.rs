@@ -4,7 +4,7 @@
 //! `quit=true`, a line `quit` ends the connection without an answer. So does a line beyond `max-line`.
 
 use super::line_splitter::{LineSplitter, TooLong};
-use super::template::Expansion;
+use super::expansion::Expansion;
 use super::{Create, Io, Service, ServiceContext};
 use crate::config::ServiceConfig;
 

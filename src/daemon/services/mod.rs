@@ -1,11 +1,11 @@
 //! Protocols that a listener's connections can speak; one file each, in the list of
 //! `crate::config::services`.
 
+pub mod expansion;
 mod identity;
 mod line_splitter;
 #[cfg(test)]
 mod recorder;
-pub mod template;
 
 pub use identity::Identity;
 pub use line_splitter::{LineSplitter, TooLong};

@@ -12,7 +12,7 @@
 //! ```
 
 use super::identity::Identity;
-use super::template::{write_ip, write_port};
+use super::expansion::{write_ip, write_port};
 use super::{Create, Io, Service, ServiceContext};
 
 /// A service that sends a block of `key: value` lines and ends the connection. The keys are those of

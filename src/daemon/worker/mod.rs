@@ -5,8 +5,8 @@
 //! have, and their handoff queues.
 
 mod acceptor;
+mod drain;
 mod handoff;
-mod lifecycle;
 mod phase;
 mod server;
 mod tables;

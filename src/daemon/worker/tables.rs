@@ -46,22 +46,17 @@ impl<'a> Tables<'a> {
         block: StatsBlock<'a>,
         recorder: impl Fn() -> Option<Box<dyn Recorder + 'a>>,
     ) -> Self {
-        let mut tables = Vec::<(&ListenerConfig, _)>::new();
-        for listener in &config.listeners {
-            if !tables.iter().any(|(first, _)| is_served_alike(first, listener)) {
-                let number = tables.len() as u32;
-                let table = open(number, listener, identity, block, recorder());
-                tables.push((listener, table));
-            }
-        }
-        Self { config, tables }
+        let tables = (0..).zip(config.kinds()).map(|(number, listener)| {
+            (listener, open(number, listener, identity, block, recorder()))
+        });
+        Self { config, tables: tables.collect() }
     }
 
     /// Returns the number of the table for connections to this address.
     pub(super) fn number_for(&self, local: SocketAddr) -> usize {
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
         let listener = self.config.listener_at(local);
-        let has = |(first, _): &(&ListenerConfig, _)| is_served_alike(first, listener);
+        let has = |(first, _): &(&ListenerConfig, _)| first.serves_like(listener);
         self.tables.iter().position(has).unwrap_or_default()
     }
 
@@ -125,11 +120,6 @@ impl<'a> Tables<'a> {
     pub(super) fn reset_all(&mut self, now: Tick) -> usize {
         self.tables.iter_mut().map(|(_, table)| table.reset_all(now)).sum()
     }
-}
-
-/// Returns `true` if the connections of two listeners differ in nothing but their address.
-fn is_served_alike(one: &ListenerConfig, other: &ListenerConfig) -> bool {
-    one.service == other.service && one.connection == other.connection
 }
 
 /// Opens a table for the service of a listener.

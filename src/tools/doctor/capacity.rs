@@ -137,15 +137,16 @@ pub(super) fn processes(facts: &Facts, config: &Config) -> Fact<Verdict> {
 /// on top.
 pub(super) fn memory(facts: &Facts, config: &Config) -> Fact<Verdict> {
     let demand = Demand::of(config);
-    let buffers = config.listen.listeners.iter().map(|it| it.connection.buffer_size as u64);
-    let buffer = buffers.max().unwrap_or(0);
+    // A worker has a receive buffer for each kind of listener.
+    let sizes = || config.listen.kinds().map(|it| it.connection.buffer_size as u64);
+    let (buffers, buffer) = (sizes().sum::<u64>(), sizes().max().unwrap_or(0));
     let (available, source, in_cgroup) = match (facts.cgroup.memory.clone()?, &facts.memory) {
         (Some(limit), Ok(total)) if limit > *total => (*total, "the machine has", false),
         (Some(limit), _) => (limit, "the cgroup has", true),
         (None, total) => (total.clone()?, "the machine has", false),
     };
     let has = format!("{source} {}", text::bytes(available));
-    let idle = PROCESS_MEMORY + demand.workers * (PROCESS_MEMORY + buffer);
+    let idle = PROCESS_MEMORY + demand.workers * (PROCESS_MEMORY + buffers);
     if idle > available {
         let text = format!("{} workers alone need {}; {has}", demand.workers, text::bytes(idle));
         return Ok(

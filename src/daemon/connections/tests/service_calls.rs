@@ -4,6 +4,7 @@ use nix::errno::Errno;
 
 use super::script::Call::*;
 use super::world::{WRITE, World, config};
+use crate::config::ConnectionConfig;
 use crate::daemon::services::{Io, Service};
 use crate::daemon::stats::{Field, Reason, Statistics};
 
@@ -168,4 +169,23 @@ fn a_producer_ends_when_its_worker_drains() {
     world.socket().client_finishes();
     world.run();
     world.assert_closed(Reason::Drain);
+}
+
+#[test]
+fn a_producer_that_is_accepted_during_a_drain_ends_at_once() {
+    let statistics = statistics();
+    let mut world = World::new(&statistics, &config(), Producer);
+    world.connections.drain(world.now(), None);
+    let late = world.accept();
+    world.run();
+    assert!(late.borrow().fin_sent && late.borrow().sent.is_empty());
+}
+
+#[test]
+fn a_greeting_that_no_client_reads_has_the_write_timeout() {
+    let statistics = statistics();
+    let config = ConnectionConfig { idle_timeout: None, ..config() };
+    let mut world = World::without_room(&statistics, &config, Greeter { finishes: false });
+    world.pass(WRITE);
+    world.assert_closed(Reason::WriteTimeout);
 }

@@ -9,8 +9,8 @@
 //! | `state_file` | `--state-file`: totals that outlive the daemon |
 //! | `service_manager`, [`notify`] | sd_notify(3): sending, and what to send |
 
+pub(crate) mod controller_log;
 pub(crate) mod events;
-pub(crate) mod log;
 pub(crate) mod notify;
 pub(crate) mod service_manager;
 pub(crate) mod state_file;

@@ -1,4 +1,4 @@
-//! Effects of the phases of a worker on its queues and connections.
+//! The end of a worker: it retires, drains its queues and connections, and stops.
 
 use std::time::{Duration, Instant};
 

@@ -357,9 +357,9 @@ fn draining_workers_drain_queues_until_they_end() {
     }
     scene.queues.not_empty(q(0), scene.now);
     scene.view.draining.clear();
-    scene.view.leaving = 1;
+    scene.view.alive = 1;
     assert_eq!(scene.after_ms(50), [], "the last worker is silent and may respond again");
-    scene.view.leaving = 0;
+    scene.view.alive = 0;
     let whatever_waits = Action::Close { queue: q(0), force: true };
     assert_eq!(scene.after_ms(50), [whatever_waits]);
 }

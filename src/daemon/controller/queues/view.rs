@@ -22,10 +22,10 @@ pub(crate) struct SlotView {
 pub(crate) struct View {
     /// Wanted slots, from slot 1.
     pub(crate) slots: Vec<SlotView>,
-    /// Responsive workers that have left their slot and drain.
+    /// Responsive workers outside the wanted slots, which drain or are about to.
     pub(crate) draining: Vec<Pid>,
-    /// Number of workers that have left their slot and have not ended, responsive or not.
-    pub(crate) leaving: usize,
+    /// Number of workers that have not ended, responsive or not.
+    pub(crate) alive: usize,
     /// `true` if workers take over each other's queues; `false` while the daemon starts.
     pub(crate) takeover: bool,
     /// `true` once all workers were told to drain.

@@ -94,6 +94,21 @@ fn stopping_in_the_middle_of_a_reload_stops_all() {
 }
 
 #[test]
+fn a_worker_of_a_surplus_slot_drains_queues_of_a_daemon_that_stops() {
+    let mut world = World::serving(2);
+    let inherited = world.supervisor.serialize(world.now);
+    let plan = Plan { slots: 1, ..world.supervisor.plan };
+    world.supervisor = Supervisor::restore(plan, 1, world.now, &inherited, SlotId(2), true);
+    // The stop precedes the removal of the slot.
+    world.on(Event::Stop);
+    let view = world.supervisor.view(world.now);
+    assert_eq!((view.slots.len(), view.draining, view.alive), (1, vec![pid(101)], 2));
+    world.kill(101);
+    let view = world.supervisor.view(world.now);
+    assert_eq!((view.draining, view.alive), (vec![], 1));
+}
+
+#[test]
 fn scaling_stays_within_bounds() {
     let mut world = World::serving(1);
     world.on(Event::RemoveWorker);

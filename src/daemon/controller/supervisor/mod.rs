@@ -220,13 +220,17 @@ impl Supervisor {
 
     /// Returns the processes in the form that the queues are reconciled with.
     pub(crate) fn view(&self, now: Instant) -> View {
-        let slots = self.slots.iter().take(self.plan.slots as usize + 1).skip(1);
+        let (wanted, surplus) =
+            self.slots.split_at(self.slots.len().min(self.plan.slots as usize + 1));
+        let surplus = surplus.iter().filter(|slot| slot.is_healthy()).filter_map(Slot::serving);
         let silence = slot::unresponsive_after(self.plan.worker_timeout);
         let responds = |leaving: &&Leaving| !leaving.aborted && leaving.beat + silence > now;
         let leaving = || self.leaving.iter().filter(|leaving| leaving.slot != SlotId::ADMIN);
-        let draining = leaving().filter(responds);
+        let draining = leaving().filter(responds).map(|leaving| leaving.pid);
         View {
-            slots: slots
+            slots: wanted
+                .iter()
+                .skip(1)
                 .map(|slot| QueueSlot {
                     worker: slot.serving(),
                     healthy: slot.is_healthy(),
@@ -234,8 +238,8 @@ impl Supervisor {
                     takeover_now: slot.is_long_without_worker(now),
                 })
                 .collect(),
-            draining: draining.map(|leaving| leaving.pid).collect(),
-            leaving: leaving().count(),
+            draining: draining.chain(surplus).collect(),
+            alive: self.slots.iter().skip(1).flat_map(Slot::pids).count() + leaving().count(),
             takeover: !self.is_starting(),
             stopping: !self.wants_workers(),
         }

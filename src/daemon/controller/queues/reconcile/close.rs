@@ -68,7 +68,7 @@ impl Reconciliation<'_> {
             }
             // Draining workers end at their deadline, even under constant new connections. An
             // unresponsive one may respond again before that.
-            if self.grant_takeover(id, queue, queue.slot) || self.view.leaving > 0 {
+            if self.grant_takeover(id, queue, queue.slot) || self.view.alive > 0 {
                 return;
             }
         }

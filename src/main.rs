@@ -74,8 +74,9 @@ fn take_over(config: Result<Config, ConfigError>, handover: Handover, faults: &[
     let config = match (config, &former) {
         (Ok(config), _) => config,
         (Err(error), Ok(former)) => {
-            let line = format_args!("tcp-echo: keeping the former configuration: {error}");
-            output::print_error(line);
+            output::print_error(format_args!(
+                "tcp-echo: keeping the former configuration: {error}"
+            ));
             former.clone()
         }
         (Err(error), Err(_)) => return fail(error, Exit::Failure),

@@ -120,9 +120,9 @@ impl Controller<'_> {
         });
         match sent {
             Ok(ours) => {
-                let mut source = SourceFd(&ours.as_raw_fd());
+                let (pipe, interest) = (ours.as_raw_fd(), Interest::READABLE);
                 // Every loop iteration checks the pipes anyway.
-                let _ = self.inputs.registry.register(&mut source, BARRIERS, Interest::READABLE);
+                let _ = self.inputs.registry.register(&mut SourceFd(&pipe), BARRIERS, interest);
                 // The latest barrier of a queue is sufficient.
                 self.manager.barriers.retain(|(other, ..)| *other != queue);
                 self.manager.barriers.push((queue, number, ours));

@@ -109,10 +109,12 @@ impl Controller<'_> {
     /// barrier (sd_notify(3), `BARRIER=1`), after all earlier messages. Without confirmation the
     /// queues repeat the request.
     pub(crate) fn unstore(&mut self, queue: QueueId) {
-        let (slot, number) = self.fleet.queues.stored_number(queue);
+        let Some((slot, number)) = self.fleet.queues.removed_number(queue) else { return };
         let Some(socket) = &self.manager.socket else {
             return self.apply(Event::Unstored(queue, number));
         };
+        // An earlier barrier says nothing about this removal, even if it cannot be sent.
+        self.manager.barriers.retain(|(other, ..)| *other != queue);
         let sent = socket.send(&fdstore_remove(slot, number)).and_then(|()| {
             let (ours, theirs) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
             socket.send_with(BARRIER, &[theirs.as_fd()])?;
@@ -123,8 +125,6 @@ impl Controller<'_> {
                 let (pipe, interest) = (ours.as_raw_fd(), Interest::READABLE);
                 // Every loop iteration checks the pipes anyway.
                 let _ = self.inputs.registry.register(&mut SourceFd(&pipe), BARRIERS, interest);
-                // The latest barrier of a queue is sufficient.
-                self.manager.barriers.retain(|(other, ..)| *other != queue);
                 self.manager.barriers.push((queue, number, ours));
             }
             Err(error) => {

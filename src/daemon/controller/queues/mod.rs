@@ -279,6 +279,16 @@ impl Queues {
         (queue.slot, number(queue).unwrap_or(free))
     }
 
+    /// Returns the slot and the number of a duplicate that the service manager is to close. `None` if
+    /// that has been confirmed meanwhile.
+    pub(crate) fn removed_number(&self, id: QueueId) -> Option<(SlotId, u32)> {
+        let queue = self.all.get(&id)?;
+        match queue.stored {
+            Stored::Removing(number, _) => Some((queue.slot, number)),
+            _ => None,
+        }
+    }
+
     /// Returns the open queues of a slot in the order of their identifiers.
     pub(crate) fn of_slot(&self, slot: SlotId) -> impl Iterator<Item = (QueueId, Kind)> {
         let open =

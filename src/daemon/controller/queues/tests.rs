@@ -276,11 +276,13 @@ fn a_stored_queue_is_closed_after_its_duplicate() {
     scene.view.slots.pop();
     scene.view.draining.push(pid(2));
     assert_eq!(scene.actions(), [Action::Unstore(q(1))]);
+    assert_eq!(scene.queues.removed_number(q(1)), Some((SlotId(2), 0)));
     assert_eq!(scene.after_ms(3000), [], "the last attendant stays until then");
     scene.assert_due(2000, &[Action::Unstore(q(1))]);
     scene.queues.unstored(q(1), 7);
     assert_eq!(scene.actions(), [], "that was another one");
     scene.queues.unstored(q(1), 0);
+    assert_eq!(scene.queues.removed_number(q(1)), None, "a repeated removal comes too late");
     assert_eq!(scene.actions(), [release(2, 1)]);
 }
 

@@ -305,11 +305,12 @@ impl World {
     }
 
     fn unstore(&mut self, queue: QueueId) {
-        let name = self.fleet.queues.stored_number(queue);
+        let Some(name) = self.fleet.queues.removed_number(queue) else { return };
         let due = self.manager_due();
         if !self.setup.stores {
             return self.apply(Event::Unstored(queue, name.1));
         }
+        self.manager.barriers.retain(|((other, _), _)| *other != queue);
         if self.manager.send(Datagram::Remove(name), due, &mut self.kernel) {
             self.manager.send_barrier((queue, name.1), due, &mut self.kernel);
         }

@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_rate_may_have_decimals_and_a_unit() {
         for (text, thousandths) in
-            [("1", 1_000), ("0.5", 500), ("20k", 20_000_000), ("1.5k", 1_500_000), ("0.001", 1)]
+            [("1", 1_000), ("0.5", 500), (".5", 500), ("20k", 20_000_000), ("1.5k", 1_500_000), ("0.001", 1)]
         {
             let rate: Rate = text.parse().expect(text);
             assert_eq!(rate.per_thousand_seconds, thousandths, "{text}");
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_is_no_rate_is_refused() {
-        for text in ["", "k", "-1", "1/s", "1.0.0", "fast", "0.0001", ".5"] {
+        for text in ["", "k", "-1", "1/s", "1.0.0", "fast", "0.0001", "."] {
             let ValueError(message) = text.parse::<Rate>().expect_err(text);
             assert!(message.contains("is not a rate"), "{text}: {message}");
         }

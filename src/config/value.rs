@@ -380,7 +380,11 @@ pub(super) fn scaled(
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let factor = factor(unit).ok_or(Unscaled::Invalid)?;
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let (whole, fraction) = match number.split_once('.') {
+        Some(("", fraction)) => ("0", fraction),
+        Some(parts) => parts,
+        None => (number, "0"),
+    };
     if !is_digits(whole) || !is_digits(fraction) {
         return Err(Unscaled::Invalid);
     }

@@ -23,6 +23,9 @@ fn spans_are_seconds_unless_they_have_a_unit() {
         ("10", 10_000),
         ("010", 10_000),
         ("1.5", 1500),
+        (".5", 500),
+        (".5s", 500),
+        (".25h", 900_000),
         ("1.500000000000", 1500),
         ("250ms", 250),
         ("1.5s", 1500),
@@ -40,7 +43,7 @@ fn spans_are_seconds_unless_they_have_a_unit() {
 #[test]
 fn what_is_no_span_is_refused() {
     for text in [
-        "", " ", "s", ".", ".5", "5.", "1..5", "1.5.5", "-1", "+1", "1 s", "1S", "1d", "1sec",
+        "", " ", "s", ".", ".s", "5.", "..5", "1..5", "1.5.5", "-1", "+1", "1 s", "1S", "1d", "1sec",
         "1e3", "nan", "inf", "٣", "1m30s", "0x10",
     ] {
         let message = milliseconds(text).expect_err(text);

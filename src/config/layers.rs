@@ -181,7 +181,7 @@ impl<'a> Sources<'a> {
             // A worker sends three heartbeats in this time.
             Some(limit) if limit < SHORTEST_WORKER_TIMEOUT => Err(ConfigError::Invalid {
                 place: self.place_of("worker-timeout"),
-                message: "less than a second is too short (0 = off)".into(),
+                message: "must be 0 (off), or between 1s and 8760h (365 days)".into(),
             }),
             _ => self.check_files(settings),
         }

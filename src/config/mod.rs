@@ -8,6 +8,7 @@ mod listen;
 mod options;
 pub mod print;
 pub mod rate;
+mod scaled;
 mod service;
 pub mod template;
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-use super::value::{Unscaled, ValueError, scaled};
+use super::scaled::{Unscaled, scaled};
+use super::value::{ValueError, out_of_range};
 
 /// A number per second: more than 0, at most 1 000 000 000, in steps of 0.001. `k` is a thousand and
 /// `M` a million.
@@ -34,9 +35,7 @@ impl FromStr for Rate {
         };
         match scaled(text, factor) {
             Ok(rate) if (1..=Self::MAX).contains(&rate) => Ok(Self { per_thousand_seconds: rate }),
-            Ok(_) | Err(Unscaled::TooLarge) => {
-                Err(ValueError(format!("{text} is not in 0.001..=1000M a second")))
-            }
+            Ok(_) | Err(Unscaled::TooLarge) => Err(out_of_range("0.001", "1000M per second")),
             Err(Unscaled::TooFine | Unscaled::Invalid) => {
                 Err(ValueError(format!("'{text}' is not a rate a second such as 100, 0.5 or 20k")))
             }
@@ -56,9 +55,14 @@ mod tests {
 
     #[test]
     fn a_rate_may_have_decimals_and_a_unit() {
-        for (text, thousandths) in
-            [("1", 1_000), ("0.5", 500), (".5", 500), ("20k", 20_000_000), ("1.5k", 1_500_000), ("0.001", 1)]
-        {
+        for (text, thousandths) in [
+            ("1", 1_000),
+            ("0.5", 500),
+            (".5", 500),
+            ("20k", 20_000_000),
+            ("1.5k", 1_500_000),
+            ("0.001", 1),
+        ] {
             let rate: Rate = text.parse().expect(text);
             assert_eq!(rate.per_thousand_seconds, thousandths, "{text}");
         }
@@ -75,7 +79,7 @@ mod tests {
         }
         for text in ["0", "0.0", "1001M", "99999999999999999999"] {
             let ValueError(message) = text.parse::<Rate>().expect_err(text);
-            assert!(message.contains("is not in 0.001..=1000M"), "{text}: {message}");
+            assert_eq!(message, "must be between 0.001 and 1000M per second", "{text}");
         }
     }
 }

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Reason why a text is not a value: one clause that repeats the text.
+use super::scaled::{Unscaled, is_digits, scaled};
+
+/// Reason why a text is not a value: one clause. A reason about the form repeats the text; one about the
+/// range does not, as its readers have the text or the line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ValueError(pub(super) String);
@@ -138,7 +141,7 @@ impl<T: TryFrom<u64>, const MIN: u64, const MAX: u64> FromStr for Number<T, MIN,
             .filter(|number| (MIN..=MAX).contains(number))
             .and_then(|number| T::try_from(number).ok())
             .map(Self)
-            .ok_or_else(|| ValueError(format!("{text} is not in {MIN}..={MAX}")))
+            .ok_or_else(|| out_of_range(MIN, MAX))
     }
 }
 
@@ -167,7 +170,7 @@ pub fn positive(text: &str) -> Result<Span, ValueError> {
     let span = text.parse::<Span>()?;
     match span.unless_zero() {
         Some(_) => Ok(span),
-        None => Err(ValueError(format!("'{text}' is zero"))),
+        None => Err(out_of_range("1ms", Span::MAX)),
     }
 }
 
@@ -176,6 +179,8 @@ const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 100
 
 impl Span {
     const MAX_MILLISECONDS: u64 = 365 * 24 * 3_600_000;
+    /// The longest duration, for errors.
+    const MAX: &str = "8760h (365 days)";
 
     /// Returns the duration.
     pub fn get(self) -> Duration {
@@ -196,13 +201,15 @@ impl FromStr for Span {
             "" => Some(1000),
             _ => TIME_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor),
         };
-        match scaled(text, factor) {
-            Ok(milliseconds) if milliseconds <= Self::MAX_MILLISECONDS => Ok(Self { milliseconds }),
-            Ok(_) | Err(Unscaled::TooLarge) => Err("is longer than 8760h (365 days)"),
-            Err(Unscaled::TooFine) => Err("is not a whole number of milliseconds"),
-            Err(Unscaled::Invalid) => Err("is not a duration such as 10, 1.5s, 250ms, 2m or 1h"),
-        }
-        .map_err(|reason| ValueError(format!("'{text}' {reason}")))
+        let reason = match scaled(text, factor) {
+            Ok(milliseconds) if milliseconds <= Self::MAX_MILLISECONDS => {
+                return Ok(Self { milliseconds });
+            }
+            Ok(_) | Err(Unscaled::TooLarge) => return Err(out_of_range("0s", Self::MAX)),
+            Err(Unscaled::TooFine) => "is not a whole number of milliseconds",
+            Err(Unscaled::Invalid) => "is not a duration such as 10, 1.5s, 250ms, 2m or 1h",
+        };
+        Err(ValueError(format!("'{text}' {reason}")))
     }
 }
 
@@ -244,7 +251,7 @@ impl FromStr for KeepaliveDelay {
             return Err(ValueError(format!("'{text}' is not a whole number of seconds")));
         }
         if span.milliseconds > Self::MAX_MILLISECONDS {
-            return Err(ValueError(format!("'{text}' is longer than 32767 seconds")));
+            return Err(out_of_range("0s", "32767s"));
         }
         Ok(Self(span))
     }
@@ -303,10 +310,10 @@ impl<const MIN: usize, const MAX: usize> FromStr for Size<MIN, MAX> {
                 return Err(ValueError(format!("'{text}' {reason}")));
             }
         };
-        bytes.filter(|bytes| (MIN..=MAX).contains(bytes)).map(Self).ok_or_else(|| {
-            let (min, max) = (Self(MIN), Self(MAX));
-            ValueError(format!("{text} is not in {min}..={max}"))
-        })
+        bytes
+            .filter(|bytes| (MIN..=MAX).contains(bytes))
+            .map(Self)
+            .ok_or_else(|| out_of_range(Self(MIN), Self(MAX)))
     }
 }
 
@@ -358,46 +365,7 @@ impl Scalar for FilePath {
     const FORM: Form = Form::Text;
 }
 
-fn is_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// Reason why [`scaled`] has no result.
-pub(super) enum Unscaled {
-    /// The text is not a number, or its unit has no factor.
-    Invalid,
-    /// The number has more decimals than its unit has multiples of the smallest one.
-    TooFine,
-    TooLarge,
-}
-
-/// Converts a number with a unit, such as `1.5s`, to the smallest unit. `factor` returns the size of a
-/// unit, at most a billion.
-pub(super) fn scaled(
-    text: &str,
-    factor: impl FnOnce(&str) -> Option<u64>,
-) -> Result<u64, Unscaled> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let factor = factor(unit).ok_or(Unscaled::Invalid)?;
-    let (whole, fraction) = match number.split_once('.') {
-        Some(("", fraction)) => ("0", fraction),
-        Some(parts) => parts,
-        None => (number, "0"),
-    };
-    if !is_digits(whole) || !is_digits(fraction) {
-        return Err(Unscaled::Invalid);
-    }
-    let fraction = fraction.trim_end_matches('0');
-    // Nine decimals of a unit of a billion are whole numbers, and their product fits.
-    if fraction.len() > 9 {
-        return Err(Unscaled::TooFine);
-    }
-    let numerator = format!("0{fraction}").parse::<u64>().map_err(|_| Unscaled::TooFine)? * factor;
-    let denominator = fraction.bytes().fold(1, |power, _| power * 10);
-    if numerator % denominator != 0 {
-        return Err(Unscaled::TooFine);
-    }
-    let whole = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(factor));
-    whole.and_then(|whole| whole.checked_add(numerator / denominator)).ok_or(Unscaled::TooLarge)
+/// Returns the error of a value that is less than `min` or more than `max`.
+pub(super) fn out_of_range(min: impl Display, max: impl Display) -> ValueError {
+    ValueError(format!("must be between {min} and {max}"))
 }

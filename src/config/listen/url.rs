@@ -161,7 +161,7 @@ mod tests {
             ("*?splice", "'splice' is not KEY=VALUE".into()),
             ("*?splice=off&splice=off", "key 'splice' is given twice".into()),
             ("*?splice=on", "splice: 'on' is not auto or off".into()),
-            ("lines://*?max-line=0", "max-line: 0 is not in 1..=16MiB".into()),
+            ("lines://*?max-line=0", "max-line: must be between 1 and 16MiB".into()),
             ("lines://*?prefix=%7Bx", {
                 "prefix: '{x' has a { without } (literal braces are {{ and }})".into()
             }),

@@ -26,11 +26,11 @@ fn an_error_is_one_line_that_names_the_option() {
     for (line, message) in [
         (
             "--port 70000",
-            "invalid value '70000' for '--port <N>': 70000 is not in 0..=65535 (see --help)",
+            "invalid value '70000' for '--port <N>': must be between 0 and 65535 (see --help)",
         ),
         (
             "--workers -1",
-            "invalid value '-1' for '--workers <N>': -1 is not in 0..=1024 (see --help)",
+            "invalid value '-1' for '--workers <N>': must be between 0 and 1024 (see --help)",
         ),
         (
             "--prot 3",

@@ -43,15 +43,15 @@ fn spans_are_seconds_unless_they_have_a_unit() {
 #[test]
 fn what_is_no_span_is_refused() {
     for text in [
-        "", " ", "s", ".", ".s", "5.", "..5", "1..5", "1.5.5", "-1", "+1", "1 s", "1S", "1d", "1sec",
-        "1e3", "nan", "inf", "٣", "1m30s", "0x10",
+        "", " ", "s", ".", ".s", "5.", "..5", "1..5", "1.5.5", "-1", "+1", "1 s", "1S", "1d",
+        "1sec", "1e3", "nan", "inf", "٣", "1m30s", "0x10",
     ] {
         let message = milliseconds(text).expect_err(text);
         assert!(message.contains("is not a duration"), "{text}: {message}");
     }
     for text in ["8760.1h", "31536001", "18446744073709551615h", "99999999999999999999999"] {
         let message = milliseconds(text).expect_err(text);
-        assert!(message.ends_with("is longer than 8760h (365 days)"), "{text}: {message}");
+        assert_eq!(message, "must be between 0s and 8760h (365 days)", "{text}");
     }
     for text in ["0.5ms", "0.0001s", "0.0000000001h", "1.0000000000000000000000000001"] {
         let message = milliseconds(text).expect_err(text);
@@ -74,7 +74,7 @@ fn a_keepalive_delay_is_whole_seconds_that_the_kernel_takes() {
     assert_eq!(delay("0"), Ok(None));
     assert_eq!(delay("1m"), Ok(Some(Duration::from_secs(60))));
     assert_eq!(delay("32767"), Ok(Some(Duration::from_secs(32767))));
-    assert!(delay("32768").is_err());
+    assert_eq!(delay("32768"), Err(ValueError("must be between 0s and 32767s".into())));
     assert!(delay("1500ms").is_err());
     assert!(delay("x").is_err());
 }
@@ -101,7 +101,7 @@ fn sizes_are_bytes_unless_they_have_a_unit() {
     }
     for text in ["0", "4095", "17M", "16777217", "99999999999999999999", "18014398509481984K"] {
         let ValueError(message) = size(text).expect_err(text);
-        assert!(message.ends_with(" is not in 4KiB..=16MiB"), "{text}: {message}");
+        assert_eq!(message, "must be between 4KiB and 16MiB", "{text}");
     }
 }
 
@@ -111,7 +111,7 @@ fn numbers_know_their_range() {
     assert_eq!(number("1"), Ok(1));
     assert_eq!(number("0100"), Ok(100));
     for text in ["0", "101", "-1", "70000", "99999999999999999999"] {
-        assert_eq!(number(text), Err(ValueError(format!("{text} is not in 1..=100"))));
+        assert_eq!(number(text), Err(ValueError("must be between 1 and 100".into())), "{text}");
     }
     for text in ["", "-", "--1", "+1", "1.0", "x", "1x", " 1", "٣"] {
         assert_eq!(number(text), Err(ValueError(format!("'{text}' is not a whole number"))));

@@ -161,8 +161,8 @@ mod tests {
             (
                 "listen = [\"x\"]",
                 1,
-                "listen: 'x' is not *, an IPv4 address or an IPv6 address in \
-                [brackets], with or without :PORT",
+                "listen: 'x' is a host name, and host names are not resolved; use an address such as \
+                127.0.0.1, or * for all",
             ),
         ] {
             assert_eq!(error(text), (line, message.to_owned()), "{text}");

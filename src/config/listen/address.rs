@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::str::FromStr;
 
+use crate::config::admin::HostName;
 use crate::config::value::ValueError;
 
 /// An address, with or without a port.
@@ -23,8 +24,23 @@ pub(super) enum Host {
 }
 
 /// Form of an address, for errors.
-pub(super) const FORM: &str =
-    "*, an IPv4 address or an IPv6 address in [brackets], with or without :PORT";
+const FORM: &str = "not *, an IPv4 address or an IPv6 address in [brackets], with or without :PORT";
+
+/// The error for a host name. What a name resolves to can change, and with it what a reload listens on.
+const NAME: &str =
+    "a host name, and host names are not resolved; use an address such as 127.0.0.1, or * for all";
+
+/// Returns what a text that is not an address is, as the end of an error.
+pub(super) fn flaw(text: &str) -> &'static str {
+    let host = text.split_once(':').map_or(text, |(host, _)| host);
+    // Numbers and dots are a mistyped address.
+    let is_name = host.contains(|letter: char| letter.is_ascii_alphabetic());
+    let has_one_colon = text.matches(':').count() <= 1;
+    match is_name && has_one_colon && host.parse::<HostName>().is_ok() {
+        true => NAME,
+        false => FORM,
+    }
+}
 
 impl FromStr for Address {
     type Err = ValueError;
@@ -52,7 +68,7 @@ impl FromStr for Address {
                 SocketAddr::V6(v6) => Self { host: Host::from_v6(v6), port: Some(v6.port()) },
             }),
         };
-        host_and_port.map_err(|_| ValueError(format!("'{text}' is not {FORM}")))
+        host_and_port.map_err(|_| ValueError(format!("'{text}' is {}", flaw(text))))
     }
 }
 
@@ -137,6 +153,20 @@ mod tests {
             "1.2.3.4,5.6.7.8",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_is_told_from_a_mistyped_address() {
+        for text in ["localhost", "localhost:80", "echo.example", "my-host:x", "fe80"] {
+            let ValueError(message) = text.parse::<Address>().expect_err(text);
+            assert_eq!(message, format!("'{text}' is {NAME}"));
+        }
+        for text in
+            ["", ":80", "1.2.3", "1.2.3.4:x", "1.2.3.4.5:80", "*x", "[::1", "fe80::g", "a/b"]
+        {
+            let ValueError(message) = text.parse::<Address>().expect_err(text);
+            assert_eq!(message, format!("'{text}' is {FORM}"));
         }
     }
 

@@ -5,7 +5,7 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-use super::address::{Address, FORM};
+use super::address::{Address, flaw};
 use super::{ListenSpec, Settings};
 use crate::config::service::{self, ServiceName};
 use crate::config::value::ValueError;
@@ -32,7 +32,8 @@ impl FromStr for ListenSpec {
             true => error,
             false => {
                 let address = address.trim();
-                ValueError(format!("'{text}' has the address '{address}', which is not {FORM}"))
+                let flaw = flaw(address);
+                ValueError(format!("'{text}' has the address '{address}', which is {flaw}"))
             }
         })?;
         let settings = query.map(|query| parse_query(service, query)).transpose()?;
@@ -150,11 +151,14 @@ mod tests {
     #[test]
     fn an_error_names_the_part_that_is_wrong() {
         for (text, message) in [
-            ("nowhere", format!("'nowhere' is not {FORM}")),
-            ("?", format!("'?' has the address '', which is not {FORM}")),
-            ("lines://", format!("'lines://' has the address '', which is not {FORM}")),
+            ("nowhere", format!("'nowhere' is {}", flaw("nowhere"))),
+            ("?", format!("'?' has the address '', which is {}", flaw(""))),
+            ("lines://", format!("'lines://' has the address '', which is {}", flaw(""))),
             ("foo://a:1?x=1", {
-                format!("'foo://a:1?x=1' has the address 'a:1', which is not {FORM}")
+                format!("'foo://a:1?x=1' has the address 'a:1', which is {}", flaw("a"))
+            }),
+            ("foo://*x?x=1", {
+                format!("'foo://*x?x=1' has the address '*x', which is {}", flaw("*x"))
             }),
             ("*?", "'' is not KEY=VALUE".into()),
             ("*?splice=off&", "'' is not KEY=VALUE".into()),

@@ -65,8 +65,8 @@ fn an_error_of_the_file_names_line_and_key() {
             ":2: listener.address: found integer 1, expected a string"
         }),
         ("[[listener]]\n\naddress = \"x\"", {
-            ":3: listener.address: 'x' is not *, an IPv4 address or an IPv6 address in [brackets], \
-             with or without :PORT"
+            ":3: listener.address: 'x' is a host name, and host names are not resolved; use an address \
+             such as 127.0.0.1, or * for all"
         }),
         ("[[listener]]\naddress = \"*\"\nservice = \"lin\"", {
             ":3: listener.service: 'lin' is not a service; services are echo, discard, chargen, \
@@ -166,7 +166,7 @@ fn a_former_configuration_has_the_listeners_that_it_had() {
         assert_eq!(listener.connection, former.connection);
     }
     let error = Config::restore("\nlisten = \"x\"", &[]).expect_err("invalid").to_string();
-    assert!(error.starts_with("former configuration:2: listen: 'x' is not *"), "{error}");
+    assert!(error.starts_with("former configuration:2: listen: 'x' is a host name"), "{error}");
 }
 
 /// Returns the URL of a listener with these values.

@@ -173,7 +173,7 @@ fn command_of(arguments: &[OsString]) -> String {
         .unwrap_or_default()
 }
 
-/// Turns `--workers -1` into `--workers=-1`. No option begins with a digit, so `-1` is a value, and the
+/// Turns `--workers -1` into `--workers=-1`, and `-w -1` into `-w=-1`. No option begins with a digit, so `-1` is a value, and the
 /// error about it names the option.
 fn join_negative_values(arguments: Vec<OsString>) -> Vec<OsString> {
     let is_negative = |argument: &OsStr| {
@@ -181,9 +181,10 @@ fn join_negative_values(arguments: Vec<OsString>) -> Vec<OsString> {
         bytes.next() == Some(&b'-')
             && bytes.next().is_some_and(|b| b.is_ascii_digit() || *b == b'.')
     };
-    let takes_value = |argument: &OsStr| {
-        let bytes = argument.as_encoded_bytes();
-        bytes.len() > 2 && bytes.starts_with(b"--") && !bytes.contains(&b'=')
+    let takes_value = |argument: &OsStr| match argument.as_encoded_bytes() {
+        [b'-', b'-', name @ ..] => !name.is_empty() && !name.contains(&b'='),
+        [b'-', letter] => letter.is_ascii_alphabetic(),
+        _ => false,
     };
     let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
     for argument in arguments {

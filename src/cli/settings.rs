@@ -9,6 +9,9 @@ use super::CONFIGURATION;
 use crate::config::value::Form;
 use crate::config::{Fault, Layers, OPTIONS, OptionDefinition, Settings};
 
+/// Options of the daemon with a short form.
+const SHORTS: [(&str, char); 3] = [("port", 'p'), ("listen", 'l'), ("workers", 'w')];
+
 /// Converts the definition of an option.
 fn argument(option: &'static OptionDefinition) -> Arg {
     // A check only: the values of a list are parsed together.
@@ -17,8 +20,10 @@ fn argument(option: &'static OptionDefinition) -> Arg {
         Some(default) => format!("{} [default: {default}]", option.help),
         None => option.help.to_owned(),
     };
+    let short = SHORTS.iter().find(|(name, _)| *name == option.name).map(|(_, letter)| *letter);
     let arg = Arg::new(option.name)
         .long(option.name)
+        .short(short)
         .value_name(option.value_name)
         .help(help)
         .help_heading(option.heading)
@@ -38,6 +43,7 @@ impl Args for Layers {
             .arg(
                 Arg::new("config")
                     .long("config")
+                    .short('c')
                     .value_name("FILE")
                     .help("Read settings from this TOML file")
                     .help_heading(CONFIGURATION)

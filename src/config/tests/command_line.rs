@@ -99,6 +99,18 @@ fn a_switch_needs_no_value_and_the_last_one_counts() {
 }
 
 #[test]
+fn the_most_used_options_have_a_short_form() {
+    let short = parse_with("-p 7 -w2 -l *:1 -l=*:2 -c a.toml", &[]).expect("valid").layers;
+    let long = "--port 7 --workers 2 --listen *:1,*:2 --config a.toml";
+    assert_eq!(short, parse_with(long, &[]).expect("valid").layers);
+    assert_eq!(
+        error("-w -1"),
+        "invalid value '-1' for '--workers <N>': must be between 0 and 1024 (see --help)"
+    );
+    assert!(text("--help").contains("  -p, --port <N>"));
+}
+
+#[test]
 fn lists_grow() {
     let cli = parse_with("--listen *:1 --listen *:2,*:3 --fault crash-at-boot:1", &[]);
     let cli = cli.expect("valid");

@@ -47,13 +47,16 @@ fn a_default_is_written_as_it_is_printed() {
 fn every_option_is_in_the_manual_with_its_value_and_default() {
     let manual = include_str!("../../../docs/options.md");
     let services = include_str!("../../../docs/services.md");
+    let command = crate::cli::command();
     for OptionDefinition { name, value_name, default, form, .. } in OPTIONS {
+        let arg = command.get_arguments().find(|arg| arg.get_id() == name).expect(name);
+        let short = arg.get_short().map(|short| format!(", `-{short}`")).unwrap_or_default();
         let value = match form {
             value::Form::Switch => format!("[={value_name}]"),
             _ => format!(" {value_name}"),
         };
         let default = default.map_or("none".to_owned(), |default| format!("`{default}`"));
-        let row = format!("| `--{name}{value}` | {default} |");
+        let row = format!("| `--{name}{value}`{short} | {default} |");
         assert!(manual.contains(&row), "{row}");
     }
     for service in ServiceName::ALL {

@@ -102,7 +102,7 @@ impl Cli {
         arguments: Vec<OsString>,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, EarlyExit> {
-        let arguments = join_negative_values(arguments);
+        let arguments = join_negative_values(help_option(arguments));
         let mut cli = Self::try_arguments(&arguments).map_err(|error| {
             let text = match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -171,6 +171,19 @@ fn command_of(arguments: &[OsString]) -> String {
         .filter(|first| is_command(first))
         .map(|name| format!("tcp-echo {name} "))
         .unwrap_or_default()
+}
+
+/// Turns `help` into `--help`, and `help check` into `check --help`. With clap's own command of this name,
+/// `help` would need a place among the commands of the manual pages and the completions.
+fn help_option(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.first().is_some_and(|first| first == "help") {
+        let is_word =
+            |word: &OsString| word != "help" && !word.as_encoded_bytes().starts_with(b"-");
+        let command = arguments.drain(..).nth(1).filter(is_word);
+        arguments.extend(command);
+        arguments.push("--help".into());
+    }
+    arguments
 }
 
 /// Turns `--workers -1` into `--workers=-1`, and `-w -1` into `-w=-1`. No option begins with a digit, so `-1` is a value, and the

@@ -43,7 +43,25 @@ fn without_a_command_it_is_the_daemon() {
         error("chek"),
         "unrecognized subcommand 'chek'; tip: a similar subcommand exists: 'check' (see --help)"
     );
-    assert_eq!(error("help"), "unrecognized subcommand 'help' (see --help)");
+}
+
+#[test]
+fn help_is_also_a_command() {
+    for (line, option) in [
+        ("help", "--help"),
+        ("help help", "--help"),
+        ("help --port", "--help"),
+        ("help check", "check --help"),
+        ("help bench more", "bench --help"),
+        ("help doctor", "doctor --help"),
+    ] {
+        let help = parse(line, None);
+        assert!(matches!(help, Err(EarlyExit::Text(_))), "{line}: {help:?}");
+        assert_eq!(help, parse(option, None), "{line}");
+    }
+    let message = error("help chek");
+    assert!(message.contains("'check'"), "{message}");
+    assert_eq!(error("--port 1 help"), "unexpected argument 'help' found (see --help)");
 }
 
 #[test]

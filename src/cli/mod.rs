@@ -26,13 +26,13 @@ const CONFIGURATION: &str = "Configuration";
 
 const AFTER_HELP: &str = "\
 DUR is in seconds, or 250ms, 1.5s, 2m, 1h. SIZE is in bytes, or 64KiB, 1MiB.
+A switch is off with --NAME=false or --no-NAME: --enable-nodelay=false, --no-nodelay, --no-daemon.
 --listen takes [SERVICE://]ADDR[:PORT][?KEY=VALUE&...]; ADDR is 127.0.0.1, [::1] or *.
 Each option, down to --config, is also a variable: TCP_ECHO_IDLE_TIMEOUT=30.
 The command line wins over the environment, the environment over the file (TOML, option names).
 
-Signals: TERM, INT and QUIT drain and stop, a second one stops at once.
-         HUP reloads, TTIN and TTOU add and remove a worker.
-         USR1 logs the connections of each worker, USR2 prints all statistics as JSON.
+Signals: TERM, INT and QUIT drain and stop, a second one stops at once. HUP reloads.
+         TTIN and TTOU add and remove a worker. USR1 logs connections, USR2 all statistics as JSON.
 
 Example: tcp-echo --port 7 --workers 4 --idle-timeout 2m";
 

@@ -1,6 +1,7 @@
 //! Options of the daemon as arguments of clap.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
@@ -35,11 +36,46 @@ fn argument(option: &'static OptionDefinition) -> Arg {
     }
 }
 
+/// A switch and the names that set it to `false`.
+struct Negation {
+    switch: &'static OptionDefinition,
+    /// `no-enable-nodelay`.
+    name: String,
+    /// `no-nodelay`, if no option is named `nodelay`.
+    alias: Option<String>,
+}
+
+/// Negations of all switches. Clap takes only names that live as long as the program.
+static NEGATIONS: LazyLock<Vec<Negation>> = LazyLock::new(|| {
+    let switches = OPTIONS.iter().filter(|option| option.form == Form::Switch);
+    let negation = |switch: &'static OptionDefinition| {
+        let rest = switch.name.strip_prefix("enable-");
+        let alias = rest.filter(|name| OptionDefinition::find(name).is_none());
+        let no = |name| format!("no-{name}");
+        Negation { switch, name: no(switch.name), alias: alias.map(no) }
+    };
+    switches.map(negation).collect()
+});
+
+impl Negation {
+    /// Returns the argument. Of a switch and its negation, the last one counts.
+    fn argument(&'static self) -> Arg {
+        // In the help, a line for each would hide the other options.
+        Arg::new(self.name.as_str())
+            .long(self.name.as_str())
+            .aliases(self.alias.as_deref())
+            .action(ArgAction::SetTrue)
+            .overrides_with(self.switch.name)
+            .hide(true)
+    }
+}
+
 /// The layer of the command line, the path of the file, and the faults.
 impl Args for Layers {
     fn augment_args(command: Command) -> Command {
         command
             .args(OPTIONS.iter().map(argument))
+            .args(NEGATIONS.iter().map(Negation::argument))
             .arg(
                 Arg::new("config")
                     .long("config")
@@ -71,13 +107,18 @@ impl FromArgMatches for Layers {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        let invalid = |error| Error::raw(ErrorKind::ValueValidation, error);
         let mut settings = Settings::default();
         for option in OPTIONS {
             if let Some(values) = matches.get_many::<String>(option.name) {
                 let text = values.map(String::as_str).collect::<Vec<_>>().join(",");
                 let setting = option.parse(&text);
-                let invalid = |error| Error::raw(ErrorKind::ValueValidation, error);
                 settings = settings.or(setting.map_err(invalid)?);
+            }
+        }
+        for Negation { switch, name, .. } in NEGATIONS.iter() {
+            if matches.get_flag(name) {
+                settings = settings.or(switch.parse("false").map_err(invalid)?);
             }
         }
         self.command_line = settings;

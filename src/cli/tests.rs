@@ -92,6 +92,11 @@ fn doctor_takes_the_options_of_the_daemon() {
     assert_eq!(doctor.layers.environment.port.map(|port| port.get()), Some(9));
     assert_eq!(doctor.layers.file, Some("c.toml".into()));
     assert!(matches!(doctor.command, Some(SideCommand::Doctor(arguments)) if arguments.json));
+    let off = parse("doctor --daemon --no-daemon --no-nodelay", None).expect("valid").layers;
+    assert_eq!(
+        (off.command_line.daemon, off.command_line.enable_nodelay),
+        (Some(false), Some(false))
+    );
     let plain = parse("doctor --port 1 --port 2", None).expect("the last one counts");
     assert_eq!(plain.layers.command_line.port.map(|port| port.get()), Some(2));
     assert!(matches!(parse("doctor", Some("x")), Err(EarlyExit::Usage(text))

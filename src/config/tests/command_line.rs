@@ -111,6 +111,31 @@ fn the_most_used_options_have_a_short_form() {
 }
 
 #[test]
+fn every_switch_has_a_negation() {
+    let settings = |line: &str| parse_with(line, &[]).expect(line).layers.command_line;
+    let switches: Vec<_> =
+        OPTIONS.iter().filter(|option| option.form == value::Form::Switch).collect();
+    assert!(switches.len() > 5);
+    for option in switches {
+        let name = option.name;
+        let (on, off) = (settings(&format!("--{name}")), settings(&format!("--{name}=false")));
+        let names = [Some(name), name.strip_prefix("enable-")];
+        for negation in names.into_iter().flatten().map(|name| format!("--no-{name}")) {
+            assert_eq!(settings(&negation), off, "{negation}");
+            assert_eq!(settings(&format!("{negation} {negation}")), off, "{negation}");
+            assert_eq!(settings(&format!("--{name} {negation}")), off, "{negation}");
+            assert_eq!(settings(&format!("{negation} --{name}")), on, "{negation}");
+            assert_eq!(settings(&format!("--{name}=true {negation}")), off, "{negation}");
+            assert!(error(&format!("{negation}=true")).contains(&format!("--no-{name}")));
+        }
+    }
+    let help = text("--help");
+    assert!(!help.lines().any(|line| line.trim_start().starts_with("--no-")), "{help}");
+    assert!(help.contains("--no-NAME"), "{help}");
+    assert!(error("--no-port").contains("'--no-port'"));
+}
+
+#[test]
 fn lists_grow() {
     let cli = parse_with("--listen *:1 --listen *:2,*:3 --fault crash-at-boot:1", &[]);
     let cli = cli.expect("valid");

@@ -3,6 +3,7 @@
 //! The arguments of the daemon are made from [`crate::config::OPTIONS`]; those of the other commands
 //! are in [`crate::tools`].
 
+mod advice;
 mod doctor;
 mod message;
 mod settings;
@@ -12,11 +13,11 @@ mod tests;
 use std::ffi::{OsStr, OsString};
 use std::mem;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::doctor::DoctorArguments;
-use self::message::{first_paragraph, not_utf8};
+use self::message::not_utf8;
 use crate::config::{Layers, OptionDefinition};
 use crate::tools::bench::{self, BenchOptions};
 use crate::tools::check::{self, CheckOptions};
@@ -109,7 +110,7 @@ impl Cli {
                     return EarlyExit::Text(error.render().to_string());
                 }
                 ErrorKind::InvalidUtf8 => not_utf8(&arguments),
-                _ => stray_word(&error).unwrap_or_else(|| first_paragraph(&error)),
+                _ => advice::describe(&error, &arguments),
             };
             EarlyExit::Usage(format!("{text} (see {}--help)", command_of(&arguments)))
         })?;
@@ -147,17 +148,6 @@ pub fn command() -> Command {
             None => arg,
         })
     })
-}
-
-/// Returns the message for a word that is no command: clap takes any word after an option of the daemon
-/// for one.
-fn stray_word(error: &clap::Error) -> Option<String> {
-    match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
-        (ErrorKind::ArgumentConflict, Some(ContextValue::String(word))) if !is_command(word) => {
-            Some(crate::text::one_line(&format!("unexpected argument '{word}' found")))
-        }
-        _ => None,
-    }
 }
 
 fn is_command(word: &str) -> bool {

@@ -65,6 +65,31 @@ fn help_is_also_a_command() {
 }
 
 #[test]
+fn a_stray_word_is_answered_with_what_was_meant() {
+    for (line, word, advice) in [
+        ("9000", "9000", "did you mean '--port 9000'?"),
+        ("--workers 2 9000", "9000", "did you mean '--port 9000'?"),
+        ("doctor 9000", "9000", "did you mean '--port 9000'?"),
+        ("127.0.0.1:9000", "127.0.0.1:9000", "did you mean '--listen 127.0.0.1:9000'?"),
+        ("serve", "serve", "leave it out: without a command, tcp-echo is the daemon"),
+        ("-p 7 start", "start", "leave it out: without a command, tcp-echo is the daemon"),
+        ("--daemon false", "false", "did you mean '--daemon=false'?"),
+        ("--port 1 --enable-nodelay 0", "0", "did you mean '--enable-nodelay=0'?"),
+        ("doctor --daemon no", "no", "did you mean '--daemon=no'?"),
+        ("--idle-message no --daemon no", "no", "did you mean '--daemon=no'?"),
+    ] {
+        let message = error(line);
+        let expected = format!("unexpected argument '{word}' found; {advice} (see ");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+    for line in ["70000", "stray", "--check-config false", "--idle-message false no", "--daemon x"]
+    {
+        let message = error(line);
+        assert!(!message.contains("mean") && !message.contains(';'), "{message}");
+    }
+}
+
+#[test]
 fn the_server_is_on_this_machine_unless_it_is_named() {
     assert_eq!(target("check", None), "127.0.0.1:8090");
     assert_eq!(target("bench", Some("7")), "127.0.0.1:7");

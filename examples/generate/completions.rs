@@ -66,7 +66,7 @@ fn value_name(arg: &Arg) -> Option<&str> {
 fn with_values(arg: Arg) -> Arg {
     match value_name(&arg) {
         Some("FILE" | "PATH") => arg.value_hint(ValueHint::FilePath),
-        Some("HOST:PORT") => arg.value_hint(ValueHint::Hostname),
+        Some("HOST[:PORT]") => arg.value_hint(ValueHint::Hostname),
         Some("BOOL") => arg.value_parser(PossibleValuesParser::new(["true", "false"])),
         _ => match definition(&arg) {
             Some(option) if !option.choices.is_empty() => {

@@ -64,11 +64,11 @@ pub struct Cli {
 pub enum SideCommand {
     /// Check that a server echoes exactly
     #[command(after_help = check::AFTER_HELP, args_override_self = true,
-              override_usage = "tcp-echo check [OPTIONS] [HOST:PORT]")]
+              override_usage = "tcp-echo check [OPTIONS] [HOST[:PORT]]")]
     Check(CheckOptions),
     /// Load a server, verify every byte, and measure
     #[command(after_help = bench::AFTER_HELP, args_override_self = true,
-              override_usage = "tcp-echo bench [OPTIONS] [HOST:PORT]")]
+              override_usage = "tcp-echo bench [OPTIONS] [HOST[:PORT]]")]
     Bench(BenchOptions),
     /// Check this machine's limits and settings
     #[command(after_help = doctor::HELP, args_override_self = true,

@@ -96,6 +96,7 @@ fn the_server_is_on_this_machine_unless_it_is_named() {
     for no_port in ["", "0", "70000", "tcp://10.0.0.1:80"] {
         assert_eq!(target("check", Some(no_port)), "127.0.0.1:8090", "{no_port}");
     }
+    assert_eq!(target("check echo.example", Some("7")), "echo.example:8090");
     assert_eq!(target("check [::1]:99", Some("7")), "[::1]:99");
     assert_eq!(target("bench -c 3 echo.example:99", None), "echo.example:99");
 }
@@ -153,7 +154,9 @@ fn the_last_one_counts_and_addresses_add_up() {
 fn an_error_is_one_line_that_names_the_option() {
     for (line, names) in [
         ("check --port 1", &["--port", "(see tcp-echo check --help)"][..]),
-        ("check localhost", &["'localhost' is not HOST:PORT"]),
+        ("check a/b", &["'a/b' is not HOST[:PORT]"]),
+        ("check 9000", &["'9000' is not HOST[:PORT]", "; did you mean '127.0.0.1:9000'? (see "]),
+        ("check localhost 9000", &["unexpected argument '9000'", "'127.0.0.1:9000'"]),
         ("check a:1 b:2", &["unexpected argument 'b:2'"]),
         ("check --timeout 0", &["--timeout", "must be between 1ms and 8760h"]),
         ("check --connections 0", &["--connections", "must be between 1 and 10000"]),
@@ -185,8 +188,14 @@ fn an_error_is_one_line_that_names_the_option() {
 fn the_help_texts_fit_and_name_everything() {
     for (line, names) in [
         ("--help", &["tcp-echo <COMMAND>", "check ", "bench ", "doctor ", "--busy-poll"][..]),
-        ("check --help", &["Usage: tcp-echo check", "[HOST:PORT]", "--quick", "[default: 5s]"]),
-        ("bench --help", &["Usage: tcp-echo bench", "-r, --message-rate", "[default: 10s]"]),
+        (
+            "check --help",
+            &["Usage: tcp-echo check", "[HOST[:PORT]]", "PORT is 8090", "--quick", "[default: 5s]"],
+        ),
+        (
+            "bench --help",
+            &["Usage: tcp-echo bench", "PORT is 8090", "-r, --message-rate", "[default: 10s]"],
+        ),
         ("doctor --help", &["Usage: tcp-echo doctor", "--json", "--config <FILE>", "Exit code"]),
     ] {
         let Err(EarlyExit::Text(text)) = parse(line, None) else { panic!("{line}") };

@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use crate::text::{one_line, reason};
 
-/// A server as HOST:PORT. The host is a name, an IPv4 address, or an IPv6 address in brackets.
+/// A server as HOST[:PORT], port 8090 unless one is given. The host is a name, an IPv4 address, or an IPv6 address in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     host: String,
     port: u16,
 }
 
-/// Error of a text that is not HOST:PORT.
+/// Error of a text that is not HOST[:PORT].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not HOST:PORT such as 127.0.0.1:8090, localhost:7 or [::1]:7")]
+#[error("'{0}' is not HOST[:PORT] such as 127.0.0.1:8090, localhost or [::1]:7")]
 pub struct TargetError(String);
 
 /// Failed resolution of a server name.
@@ -92,15 +92,21 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let parse = || {
-            let (host, port) = text.rsplit_once(':')?;
-            let port: u16 = port.parse().ok().filter(|number| *number != 0)?;
+            let (host, port) = match text.rsplit_once(':') {
+                Some((host, port)) if !text.ends_with(']') => (host, port.parse().ok()?),
+                _ => (text, Self::DEFAULT_PORT),
+            };
+            // A number alone is a port. The resolver would take it for an IPv4 address.
+            if port == 0 || host.bytes().all(|byte| byte.is_ascii_digit()) {
+                return None;
+            }
             let host = match host.strip_prefix('[') {
                 Some(rest) => {
                     let host = rest.strip_suffix(']')?;
                     host.parse::<Ipv6Addr>().ok()?;
                     host
                 }
-                None if host.is_empty() || host.contains([':', '/', '@', ' ']) => return None,
+                None if host.contains([':', '/', '@', ' ', '[', ']']) => return None,
                 None => host,
             };
             Some(Self { host: host.to_owned(), port })
@@ -134,6 +140,10 @@ mod tests {
             let target: Target = text.parse().expect(text);
             assert_eq!(target.to_string(), text);
         }
+        for host in ["127.0.0.1", "localhost", "echo.example", "[::1]"] {
+            let target: Target = host.parse().expect(host);
+            assert_eq!(target.to_string(), format!("{host}:8090"));
+        }
         assert_eq!(Target::default().to_string(), "127.0.0.1:8090");
     }
 
@@ -142,21 +152,26 @@ mod tests {
         for text in [
             "",
             ":",
-            "localhost",
             "localhost:",
+            "9000",
+            "9000:7",
+            "::1",
+            "[::1]x",
+            "[x]",
+            "a]",
+            "tcp://a",
             ":7",
             "a:0",
             "a:65536",
             "a:x",
             "::1:7",
-            "[::1]",
             "[x]:7",
             "[::1:7",
             "tcp://a:7",
             "a b:7",
         ] {
             let error = text.parse::<Target>().expect_err(text);
-            assert!(error.to_string().starts_with(&format!("'{text}' is not HOST:PORT")));
+            assert!(error.to_string().starts_with(&format!("'{text}' is not HOST[:PORT]")));
         }
     }
 

@@ -16,6 +16,7 @@ const OUTPUT: &str = "Output";
 
 /// Text after the options in `--help`.
 pub(crate) const AFTER_HELP: &str = "\
+HOST is a name, an IPv4 address, or an IPv6 address in brackets. The default of PORT is 8090.
 DUR is in seconds, or 250ms, 1.5s, 2m. SIZE is in bytes, or 64KiB, 1MiB.
 RATE is per second: 0.5, 20k. Every byte of the echo is verified. MB is a million bytes.
 
@@ -31,7 +32,7 @@ Example: tcp-echo bench -c 500 --connect-rate 300 --channel-lifetime 1 -m foo -r
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct BenchOptions {
     /// Server to load [default: 127.0.0.1:8090, or the port in TCP_ECHO_PORT]
-    #[arg(value_name = "HOST:PORT")]
+    #[arg(value_name = "HOST[:PORT]")]
     pub target: Option<Target>,
 
     /// Connections to keep open

@@ -7,6 +7,7 @@ use crate::tools::target::Target;
 
 /// Text after the options in `--help`.
 pub(crate) const AFTER_HELP: &str = "\
+HOST is a name, an IPv4 address, or an IPv6 address in brackets. The default of PORT is 8090.
 DUR is in seconds, or 250ms, 1.5s, 2m. SIZE is in bytes, or 64KiB, 1MiB.
 Exit code: 0 exact echo, 1 wrong or missing echo, 2 invalid option.
 
@@ -16,7 +17,7 @@ Example: tcp-echo check --quick --timeout 2 echo.example:7";
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct CheckOptions {
     /// Server to check [default: 127.0.0.1:8090, or the port in TCP_ECHO_PORT]
-    #[arg(value_name = "HOST:PORT")]
+    #[arg(value_name = "HOST[:PORT]")]
     pub target: Option<Target>,
 
     /// Send this many bytes in every case, instead of several sizes

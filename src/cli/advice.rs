@@ -68,9 +68,15 @@ pub(super) fn describe(error: &clap::Error, arguments: &[OsString]) -> String {
 /// Returns the option of another load generator on a line of `bench`, and what `bench` has instead.
 fn foreign<'a>(words: &[&'a str]) -> Option<(&'a str, &'static str)> {
     let (_, options) = words.split_first().filter(|(command, _)| **command == "bench")?;
-    let names = options.iter().map(|word| word.split('=').next().unwrap_or(word));
-    let find = |name| FOREIGN.iter().find(|(names, _)| names.contains(&name));
-    names.filter_map(|name| find(name).map(|(_, advice)| (name, *advice))).next()
+    let named = |word: &'a str| {
+        let name = word.split('=').next().unwrap_or(word);
+        // A short option can have its value attached: -n100.
+        let short = word.get(..2).filter(|short| !short.starts_with("--")).unwrap_or(name);
+        let advice = |name| FOREIGN.iter().find(|(names, _)| names.contains(&name));
+        let whole = advice(name).map(|(_, advice)| (name, *advice));
+        whole.or_else(|| advice(short).map(|(_, advice)| (short, *advice)))
+    };
+    options.iter().find_map(|word| named(word))
 }
 
 /// Returns the advice for a word that is neither an option nor the value of one.

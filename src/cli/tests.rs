@@ -143,6 +143,34 @@ fn a_line_of_tcpkali_is_understood() {
 }
 
 #[test]
+fn options_of_other_load_generators_are_understood_or_answered() {
+    let expected = bench("bench -c 3 -T 2s");
+    for line in ["-c 3 -d 2s", "-c 3 -z 2s", "--concurrency 3 --duration 2"] {
+        assert_eq!(bench(&format!("bench {line}")), expected, "{line}");
+    }
+    let rate = "'--message-rate', the rate of each connection?";
+    for (line, option, advice) in [
+        ("-n 100", "-n", "a run ends after a time: did you mean '--duration'?"),
+        ("--requests=100 h:1", "--requests", "did you mean '--duration'?"),
+        ("-c 3 -t 4", "-t", "did you mean '--threads' or '--duration'?"),
+        ("--rate 5", "--rate", rate),
+        ("-qps 5", "-qps", rate),
+        ("--qps=5", "--qps", rate),
+        ("-R5", "-R", rate),
+        ("-q 100", "100", "did you mean '--message-rate 100', the rate of each connection?"),
+        ("h:1 -q 100", "100", "did you mean '--message-rate 100', the rate of each connection?"),
+    ] {
+        let message = error(&format!("bench {line}"));
+        let names = [format!("'{option}'"), format!("{advice} (see tcp-echo bench --help)")];
+        assert!(names.iter().all(|name| message.contains(name)), "{line}: {message}");
+    }
+    let message = error("bench --nope");
+    assert!(!message.contains("mean"), "{message}");
+    let message = error("check -n 3");
+    assert!(!message.contains("mean"), "{message}");
+}
+
+#[test]
 fn the_last_one_counts_and_addresses_add_up() {
     let arguments = bench("bench -c 1 -c 2 --source-ip 127.0.0.2,127.0.0.3 --source-ip ::1 --json");
     assert_eq!(arguments.connections.get(), 2);

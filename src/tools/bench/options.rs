@@ -1,4 +1,5 @@
-//! Command line of `tcp-echo bench`. Options that tcpkali also has share its names.
+//! Command line of `tcp-echo bench`. Options that tcpkali also has share its names. Those of oha, wrk,
+//! and fortio are hidden aliases if they have the same meaning.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -36,7 +37,8 @@ pub struct BenchOptions {
     pub target: Option<Target>,
 
     /// Connections to keep open
-    #[arg(long, short, value_name = "N", default_value = "1", help_heading = LOAD)]
+    #[arg(long, short, alias = "concurrency", value_name = "N", default_value = "1",
+          help_heading = LOAD)]
     pub connections: Number<u32, 1, 10_000_000>,
 
     /// Open at most this many per second [default: 5k with -r]
@@ -48,7 +50,7 @@ pub struct BenchOptions {
     pub channel_lifetime: Option<Span>,
 
     /// Stop after this time
-    #[arg(long, short = 'T', value_name = "DUR", default_value = "10s", value_parser = positive,
+    #[arg(long, short = 'T', short_aliases = ['d', 'z'], value_name = "DUR", default_value = "10s", value_parser = positive,
           help_heading = LOAD)]
     pub duration: Span,
 

@@ -1,6 +1,9 @@
 //! `tcp-echo bench`: counts that agree with the server, latency of open and closed loops, and faults.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -115,6 +118,19 @@ fn open_loop_latency_includes_the_stall_that_a_closed_loop_hides() {
     assert!(latency(&closed, "max") > 150_000.0, "{closed}");
 }
 
+/// Returns HOST:PORT of a server that echoes the first bytes of its first client, then is gone.
+fn vanishing_server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("it can accept");
+        let mut buffer = [0; 64];
+        let count = stream.read(&mut buffer).expect("the client sends");
+        stream.write_all(&buffer[..count]).expect("the client receives");
+    });
+    address
+}
+
 #[test]
 fn failed_connections_do_not_change_the_message_schedule() {
     let lock = TestLock::shared();
@@ -131,9 +147,10 @@ fn failed_connections_do_not_change_the_message_schedule() {
         assert!((38.0..=41.0 + more).contains(&due), "{options}: {value}");
         assert!(number(&value, "/unsent") <= 2.0 + more, "{options}: {value}");
     }
-    let outcome = bench(&lock, &closed_port(), "-c 2 -r 10 -T 2");
+    let outcome = bench(&lock, &vanishing_server(), "-c 2 -r 10 -T 2");
     let (value, more) = (json(&outcome), 20.0 * overtime(&outcome, 2.0));
-    let due = number(&value, "/unsent");
+    assert!(number(&value, "/errors/refused") > 0.0, "{value}");
+    let due = number(&value, "/messages") + number(&value, "/unsent");
     assert!((38.0..=41.0 + more).contains(&due), "the port was closed: {value}");
 }
 
@@ -170,8 +187,25 @@ fn faulty_servers_are_counted_by_cause_and_fail_the_run() {
         assert!(number(&value, &format!("/errors/{cause}")) > 0.0, "{behavior:?}: {value}");
         assert!(value["first_error"].is_string(), "{behavior:?}: {value}");
     }
-    let outcome = bench(&lock, &closed_port(), "-c 3 -T 0.2");
+}
+
+#[test]
+fn a_run_without_a_server_fails_at_once() {
+    let lock = TestLock::shared();
+    let closed = closed_port();
+    let line =
+        format!("failed: cannot connect to {closed}: connection refused; is the daemon running?");
+    for options in ["-c 3 -T 60", "-c 3 -T 60 --threads 2", "-c 3 -T 60 -r 5"] {
+        let mut args = vec!["bench", &closed];
+        args.extend(options.split_whitespace());
+        let outcome = lock.launch(&args).run();
+        assert_eq!((outcome.code, outcome.stdout.len()), (Some(1), 0), "{outcome:?}");
+        assert_eq!(outcome.stderr, [line.as_str()], "{outcome:?}");
+        assert!(outcome.took < SOON, "{outcome:?}");
+    }
+    let outcome = bench(&lock, &closed, "-c 3 -T 60");
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(outcome.stderr, [line.as_str()], "{outcome:?}");
     let value = json(&outcome);
     assert_eq!(number(&value, "/errors/refused"), 3.0, "{value}");
     assert_eq!(number(&value, "/connections/failed"), 3.0, "{value}");

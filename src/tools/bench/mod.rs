@@ -28,8 +28,9 @@ pub(crate) use self::options::AFTER_HELP;
 pub use self::options::BenchOptions;
 use self::progress::{LiveCounters, Progress};
 use self::report::LoadReport;
-use self::stats::{ConnectionError, LoadStats};
+use self::stats::{Cause, ConnectionError, LoadStats};
 use self::workload::{Workload, WorkloadError};
+use super::cannot_connect;
 use crate::exit::Exit;
 use crate::sys::{descriptors, output};
 
@@ -63,6 +64,14 @@ pub fn run(arguments: BenchOptions) -> io::Result<Exit> {
         }
     };
     let report = LoadReport::new(&workload, &stats);
+    if let Some(reason) = stats.absent_server() {
+        let refused = stats.errors.of(Cause::Refused) > 0;
+        let line = cannot_connect(&workload.target, reason, refused);
+        output::print_error(format_args!("failed: {line}"));
+        if !arguments.json {
+            return Ok(Exit::Failure);
+        }
+    }
     let text = if arguments.json { report.json() } else { report.text() };
     output::print(text + "\n")?;
     Ok(if report.is_good() { Exit::Ok } else { Exit::Failure })

@@ -170,6 +170,15 @@ impl LoadStats {
         self.first_error.get_or_insert(error.detail);
     }
 
+    /// Returns the first error if no connection was established, and not for a lack of descriptors or
+    /// ports of this machine.
+    pub(super) fn absent_server(&self) -> Option<&str> {
+        let causes = [Cause::Refused, Cause::ConnectTimeout, Cause::Other];
+        let of_server = causes.iter().map(|cause| self.errors.of(*cause)).sum::<u64>();
+        let is_absent = self.opened == 0 && of_server > 0 && of_server == self.errors.total();
+        self.first_error.as_deref().filter(|_| is_absent)
+    }
+
     /// Adds the stats of another thread.
     pub(super) fn add(&mut self, other: &Self) {
         self.opened += other.opened;
@@ -208,6 +217,20 @@ mod tests {
         assert_eq!((one.messages, one.latency.len(), one.last_echo), (3, 3, 9));
         assert_eq!((one.errors.total(), one.errors.of(Cause::WrongBytes)), (2, 1));
         assert_eq!(one.first_error.as_deref(), Some("early"));
+    }
+
+    #[test]
+    fn a_server_is_absent_if_no_connection_was_established() {
+        let with = |opened, causes: &[Cause]| {
+            let mut stats = LoadStats { opened, ..LoadStats::new() };
+            causes.iter().for_each(|cause| stats.count_error(ConnectionError::new(*cause, "why")));
+            stats.absent_server().map(str::to_owned)
+        };
+        assert_eq!(with(0, &[Cause::Refused, Cause::ConnectTimeout]).as_deref(), Some("why"));
+        assert_eq!(with(0, &[Cause::Other]).as_deref(), Some("why"));
+        assert_eq!(with(1, &[Cause::Refused]), None);
+        assert_eq!(with(0, &[Cause::Refused, Cause::NoPorts]), None);
+        assert_eq!(with(0, &[]), None);
     }
 
     #[test]

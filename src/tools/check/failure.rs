@@ -52,6 +52,16 @@ impl Failure {
         Self::Corrupted { offset: before + index, total, expected, got }
     }
 
+    /// Returns the reason why there is no connection, and `true` if the host refused it.
+    pub(super) fn unconnected(&self) -> Option<(String, bool)> {
+        match self {
+            Self::Refused => Some((self.to_string(), true)),
+            Self::Unreachable(reason) => Some((reason.clone(), false)),
+            Self::ConnectTimeout(limit) => Some((format!("no answer within {limit:?}"), false)),
+            _ => None,
+        }
+    }
+
     /// Returns `true` if the remaining cases would fail for the same reason.
     pub(super) fn is_final(&self) -> bool {
         use Failure::{ConnectTimeout, NoEnd, Refused, Stalled, System, Unreachable};
@@ -94,5 +104,19 @@ mod tests {
         ] {
             assert_eq!(failure.to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_failure_to_connect_has_its_reason() {
+        let limit = Duration::from_millis(300);
+        let unreachable = Failure::connecting(&io::Error::from_raw_os_error(101));
+        for (failure, reason, refused) in [
+            (Failure::Refused, "connection refused", true),
+            (unreachable, "network is unreachable", false),
+            (Failure::ConnectTimeout(limit), "no answer within 300ms", false),
+        ] {
+            assert_eq!(failure.unconnected(), Some((reason.to_owned(), refused)));
+        }
+        assert_eq!(Failure::Short { received: 0, total: 1 }.unconnected(), None);
     }
 }

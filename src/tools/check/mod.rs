@@ -16,6 +16,7 @@ use self::failure::Failure;
 pub(crate) use self::options::AFTER_HELP;
 pub use self::options::CheckOptions;
 use self::session::Session;
+use super::cannot_connect;
 use super::payload::{MAX_SLICE, Payload};
 use crate::exit::Exit;
 use crate::sys::{descriptors, output};
@@ -55,7 +56,12 @@ pub fn run(arguments: CheckOptions) -> io::Result<Exit> {
             Ok(Exit::Ok)
         }
         Err((case, failure)) => {
-            output::print_error(format_args!("failed: {target}: {case}: {failure}"));
+            // Without a connection, the case does not matter.
+            let line = match failure.unconnected() {
+                Some((reason, refused)) => cannot_connect(&target, &reason, refused),
+                None => format!("{target}: {case}: {failure}"),
+            };
+            output::print_error(format_args!("failed: {line}"));
             Ok(Exit::Failure)
         }
     }

@@ -4,8 +4,8 @@
 //! the three imports another.
 
 use std::fmt::Display;
-use std::io;
 use std::process::ExitCode;
+use std::{env, io};
 
 use tcp_echo::cli::{Cli, EarlyExit, SideCommand};
 use tcp_echo::config::{Config, ConfigError, Fault, print};
@@ -93,6 +93,9 @@ fn confirm(config: &Config) -> io::Result<Exit> {
             return Ok(fail(reason, Exit::Failure));
         }
     }
+    if let (None, Some(warning)) = (&answer, config.unknown_variables(env::vars_os())) {
+        output::print_error(format_args!("tcp-echo: {warning}"));
+    }
     let answer = answer.unwrap_or_default();
     output::print(format_args!("configuration is valid\n{answer}")).map(|()| Exit::Ok)
 }
@@ -104,6 +107,10 @@ fn serve(
     handover: Option<(Handover, Option<Config>)>,
 ) -> Exit {
     logging::init(&config.log);
+    // A reload has the same environment.
+    if let (None, Some(warning)) = (&handover, config.unknown_variables(env::vars_os())) {
+        tracing::warn!("{warning}");
+    }
     let run = || {
         let invocation = match &handover {
             Some((handover, _)) => Invocation::again(handover.program.clone()),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod choice;
+mod environment;
 mod file;
 mod layers;
 mod listen;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::support::launch::Outcome;
-use super::support::{Launch, TestLock};
+use super::support::operations::reload;
+use super::support::{Launch, SOON, TestLock};
 
 /// One line that begins with the program's name and contains every word; exit code 2.
 #[track_caller]
@@ -67,6 +68,28 @@ fn a_bad_value_in_the_environment_is_named() {
     assert_usage_error(&outcome, &["70000", "TCP_ECHO_PORT"]);
     let outcome = lock.launch(&["--check-config"]).env("TCP_ECHO_LOG_LEVEL", "NOPE").run();
     assert_usage_error(&outcome, &["NOPE", "TCP_ECHO_LOG_LEVEL"]);
+}
+
+#[test]
+fn an_unknown_variable_is_a_warning() {
+    let lock = TestLock::shared();
+    let warning =
+        "unknown environment variable ignored: TCP_ECHO_PROT (did you mean TCP_ECHO_PORT?)";
+    let outcome = lock.launch(&["--check-config"]).env("TCP_ECHO_PROT", "1").run();
+    assert_eq!((outcome.code, outcome.stdout.len()), (Some(0), 1), "{outcome:?}");
+    assert_eq!(outcome.stderr, [format!("tcp-echo: {warning}")], "{outcome:?}");
+    // What Kubernetes sets is none.
+    let launch = lock.launch(&["--check-config"]).env("TCP_ECHO_SERVICE_HOST", "10.0.0.1");
+    let launch = launch.env("TCP_ECHO_SERVICE_PORT", "8090");
+    let outcome = launch.env("TCP_ECHO_PORT_8090_TCP", "tcp://10.0.0.1:8090").run();
+    assert_eq!((outcome.code, outcome.stderr.len()), (Some(0), 0), "{outcome:?}");
+
+    let server = lock.launch(&["--workers", "1"]).env("TCP_ECHO_PROT", "1").start();
+    let line = server.log.wait_for(SOON, warning);
+    assert!(line.has("WARN"), "{line:?}");
+    reload(&server);
+    assert_eq!(server.log.count(warning), 1, "once, at the start");
+    server.stop();
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn stray(word: &str, words: &[&str]) -> Option<String> {
             Some(switch) => Some(format!("did you mean '--{switch}={word}'?")),
             None if fits("port") => Some(format!("did you mean '--port {word}'?")),
             None if fits("listen") => Some(format!("did you mean '--listen {word}'?")),
-            None if START.contains(&word) => {
+            None if START.contains(&word) && words.first() != Some(&"doctor") => {
                 Some("leave it out: without a command, tcp-echo is the daemon".to_owned())
             }
             None => None,

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use crate::text::{one_line, reason};
 
-/// A server as HOST[:PORT], port 8090 unless one is given. The host is a name, an IPv4 address, or an IPv6 address in brackets.
+/// A server as `HOST[:PORT]`, port 8090 unless one is given. The host is a name, an IPv4 address, or an IPv6 address in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     host: String,
     port: u16,
 }
 
-/// Error of a text that is not HOST[:PORT].
+/// Error of a text that is not `HOST[:PORT]`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not HOST[:PORT] such as 127.0.0.1:8090, localhost or [::1]:7")]
 pub struct TargetError(String);

@@ -131,6 +131,10 @@ fn failed_connections_do_not_change_the_message_schedule() {
         assert!((38.0..=41.0 + more).contains(&due), "{options}: {value}");
         assert!(number(&value, "/unsent") <= 2.0 + more, "{options}: {value}");
     }
+    let outcome = bench(&lock, &closed_port(), "-c 2 -r 10 -T 2");
+    let (value, more) = (json(&outcome), 20.0 * overtime(&outcome, 2.0));
+    let due = number(&value, "/unsent");
+    assert!((38.0..=41.0 + more).contains(&due), "the port was closed: {value}");
 }
 
 #[test]
@@ -166,25 +170,8 @@ fn faulty_servers_are_counted_by_cause_and_fail_the_run() {
         assert!(number(&value, &format!("/errors/{cause}")) > 0.0, "{behavior:?}: {value}");
         assert!(value["first_error"].is_string(), "{behavior:?}: {value}");
     }
-}
-
-#[test]
-fn a_run_without_a_server_fails_at_once() {
-    let lock = TestLock::shared();
-    let closed = closed_port();
-    let line =
-        format!("failed: cannot connect to {closed}: connection refused; is the daemon running?");
-    for options in ["-c 3 -T 60", "-c 3 -T 60 --threads 2", "-c 3 -T 60 -r 5"] {
-        let mut args = vec!["bench", &closed];
-        args.extend(options.split_whitespace());
-        let outcome = lock.launch(&args).run();
-        assert_eq!((outcome.code, outcome.stdout.len()), (Some(1), 0), "{outcome:?}");
-        assert_eq!(outcome.stderr, [line.as_str()], "{outcome:?}");
-        assert!(outcome.took < SOON, "{outcome:?}");
-    }
-    let outcome = bench(&lock, &closed, "-c 3 -T 60");
+    let outcome = bench(&lock, &closed_port(), "-c 3 -T 0.2");
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert_eq!(outcome.stderr, [line.as_str()], "{outcome:?}");
     let value = json(&outcome);
     assert_eq!(number(&value, "/errors/refused"), 3.0, "{value}");
     assert_eq!(number(&value, "/connections/failed"), 3.0, "{value}");

@@ -1,7 +1,6 @@
 //! The life of the connections of a load thread: open, finish, time out, close.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mio::{Interest, Token};
@@ -24,11 +23,9 @@ impl Driver<'_> {
         for _ in 0..MAX_OPENED_PER_ITERATION {
             let Some(client) = self.ramp_up.start_next(now) else { return };
             if let Err(error) = self.open(client, now) {
-                let error = ConnectionError::from(error);
                 self.ramp_up.finish_one();
-                self.stop_without_server(error.cause);
                 self.stats.failed += 1;
-                self.stats.count_error(error);
+                self.stats.count_error(error.into());
                 self.schedule(Action::Retry, client, now + RETRY_DELAY);
             }
         }
@@ -121,12 +118,8 @@ impl Driver<'_> {
     /// Counts a failed connection. The client reconnects at once if there was an echo, and otherwise after
     /// a delay, to spare the server.
     pub(super) fn fail(&mut self, client: u32, error: ConnectionError) {
-        let cause = error.cause;
         self.stats.count_error(error);
         let Some(connection) = &self.clients[client as usize].connection else { return };
-        if connection.is_connecting() {
-            self.stop_without_server(cause);
-        }
         self.stats.failed += u64::from(connection.is_connecting());
         self.stats.bytes_lost += connection.in_flight();
         let has_echoed = connection.has_echoed();
@@ -135,15 +128,6 @@ impl Driver<'_> {
             self.ramp_up.enqueue(client);
         } else {
             self.schedule(Action::Retry, client, self.clock.now() + RETRY_DELAY);
-        }
-    }
-
-    /// Ends the whole run if its first connection cannot be established: it would measure nothing.
-    /// A server that is absent only later is part of the result.
-    fn stop_without_server(&self, cause: Cause) {
-        let absent = matches!(cause, Cause::Refused | Cause::ConnectTimeout | Cause::Other);
-        if absent && self.thread == 0 && self.stats.opened + self.stats.failed == 0 {
-            self.stop.store(true, Ordering::Relaxed);
         }
     }
 

@@ -249,9 +249,7 @@ fn a_reload_changes_removes_and_adds_the_address() {
     server.assert_echoes();
     write("admin = \"127.0.0.1:0\"");
     reload(&server);
-    wait_until(SOON, "its new address is logged", || {
-        server.log.count("listening on http://") == 2
-    });
+    wait_until(SOON, "its new address is logged", || server.log.count("listening on http://") == 2);
     let pid = admin_pid(&server);
     assert!(pid != first && get(admin_of(&server), "/readyz").status == 200);
     server.stop();

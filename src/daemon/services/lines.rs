@@ -3,8 +3,8 @@
 //! A line ends at LF, CRLF, or the end of the input; its answer ends at LF. If the listener has
 //! `quit=true`, a line `quit` ends the connection without an answer. So does a line beyond `max-line`.
 
-use super::line_splitter::{LineSplitter, TooLong};
 use super::expansion::Expansion;
+use super::line_splitter::{LineSplitter, TooLong};
 use super::{Create, Io, Service, ServiceContext};
 use crate::config::ServiceConfig;
 

@@ -11,8 +11,8 @@
 //! peer_port: 51234
 //! ```
 
-use super::identity::Identity;
 use super::expansion::{write_ip, write_port};
+use super::identity::Identity;
 use super::{Create, Io, Service, ServiceContext};
 
 /// A service that sends a block of `key: value` lines and ends the connection. The keys are those of

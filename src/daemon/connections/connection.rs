@@ -31,7 +31,7 @@ enum State {
     Lingering(Reason),
 }
 
-/// What a connection needs next.
+/// Next need of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// An event or a deadline.
@@ -181,7 +181,7 @@ impl<T, X: Transport> Connection<T, X> {
         write_buffer.into_iter().for_each(|it| it.release(pools));
         block.count_closed(reason, now.since(self.accepted), unsent);
         if !S::RETURNS_INPUT && reason.is_orderly() {
-            // Nobody has sent these bytes, so they are not lost.
+            // The service made these bytes, so they are not lost.
             block.add(Field::Abandoned, unsent);
         }
         self.record.take()

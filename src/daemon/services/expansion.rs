@@ -1,6 +1,6 @@
 //! Expansion of templates: text with placeholders such as `{hostname}` and `{peer_ip}`.
 //!
-//! What is the same for all connections of a worker is resolved once, when the worker starts. Only the
+//! Parts that all connections of a worker share are resolved once, when the worker starts. Only the
 //! addresses are left for each connection.
 
 use std::ffi::OsString;

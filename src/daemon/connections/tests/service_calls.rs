@@ -1,4 +1,4 @@
-//! What a service may do: speak first, send without input, answer the end of the input, and finish.
+//! Calls of a service: it speaks first, sends without input, answers the end of the input, and finishes.
 
 use nix::errno::Errno;
 
@@ -12,7 +12,7 @@ fn statistics() -> Statistics {
     Statistics::new().expect("memory")
 }
 
-/// Sends a greeting in two parts, and finishes if it is told to.
+/// Sends a greeting in two parts, and finishes if `finishes` is set.
 #[derive(Debug)]
 struct Greeter {
     finishes: bool,

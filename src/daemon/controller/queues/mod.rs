@@ -279,8 +279,8 @@ impl Queues {
         (queue.slot, number(queue).unwrap_or(free))
     }
 
-    /// Returns the slot and the number of a duplicate that the service manager is to close. `None` if
-    /// that has been confirmed meanwhile.
+    /// Returns the slot and the number of a duplicate whose removal the service manager has not
+    /// confirmed.
     pub(crate) fn removed_number(&self, id: QueueId) -> Option<(SlotId, u32)> {
         let queue = self.all.get(&id)?;
         match queue.stored {
